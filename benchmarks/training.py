@@ -1,0 +1,180 @@
+"""Training, features and prediction against the usual PyTorch loop, in one run on one machine.
+
+The usual loop: torchvision ImageFolder, DataLoader with two workers, resize to 224x224, resnet18 in float32. Ours: the same
+images, architecture, batch size, epochs, optimizer and learning rate through coverslip. The two take turns, so that a drift
+of the machine's speed meets both.
+
+    python benchmarks/training.py --data ../shared/data/charts --images 1200
+
+Writes benchmarks/results/training-<machine>.csv: images per second, ratio, accuracy on the same held-out images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import numpy as np
+import pandas as pd
+import timm
+import torch
+from torch.nn import functional
+from torch.utils.data import DataLoader
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+
+from coverslip.config import load_config
+from coverslip.experiment import Fits, prepare, run
+from coverslip.predict import Model
+from coverslip.record import RunFolder
+from coverslip.runtime import no_progress
+from coverslip.training.features import FeatureStore
+from machine import machine_name
+
+SIZE, BATCH, RATE = 224, 32, 1e-3
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass
+class Parts:
+    """Folders of class folders: what is trained on, and what is kept apart."""
+
+    train: Path
+    test: Path
+
+
+def draw_parts(data: Path, images: int, place: Path) -> Parts:
+    """Copy `images` training images and a third as many test images, the same share of each class."""
+    parts = Parts(place / "train", place / "test")
+    generator = np.random.default_rng(0)
+    classes = sorted(folder for folder in data.iterdir() if folder.is_dir())
+    for folder in classes:
+        files = list(generator.permutation(np.array(sorted(folder.iterdir()))))
+        train = images // len(classes)
+        for part, chosen in ((parts.train, files[:train]), (parts.test, files[train : train + train // 3])):
+            (part / folder.name).mkdir(parents=True)
+            for file in chosen:
+                shutil.copy(file, part / folder.name)
+    return parts
+
+
+def usual_loader(folder: Path, *, shuffle: bool) -> DataLoader:
+    """ImageFolder and DataLoader as tutorials have them."""
+    steps = [transforms.Resize((SIZE, SIZE)), transforms.ToTensor(), transforms.Normalize([0.5] * 3, [0.25] * 3)]
+    return DataLoader(ImageFolder(folder, transforms.Compose(steps)), BATCH, shuffle=shuffle, num_workers=2)
+
+
+def usual_training(parts: Parts, epochs: int) -> tuple[float, float]:
+    """Images per second (first epoch's start-up of workers included, as users wait for it) and test accuracy."""
+    torch.manual_seed(0)
+    model = timm.create_model("resnet18", num_classes=len(list(parts.train.iterdir())))
+    optimizer = torch.optim.AdamW(model.parameters(), RATE)
+    loader = usual_loader(parts.train, shuffle=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=epochs * len(loader))
+    model.train()
+    began, seen = time.perf_counter(), 0
+    for _ in range(epochs):
+        for images, labels in loader:
+            optimizer.zero_grad()
+            functional.cross_entropy(model(images), labels).backward()
+            optimizer.step()
+            schedule.step()
+            seen += len(labels)
+    speed = seen / (time.perf_counter() - began)
+    return speed, usual_scoring(parts, model)[1]
+
+
+def usual_scoring(parts: Parts, model: torch.nn.Module) -> tuple[float, float]:
+    """Images per second of scoring the test folder, and accuracy."""
+    model.eval()
+    right, began = 0, time.perf_counter()
+    loader = usual_loader(parts.test, shuffle=False)
+    with torch.inference_mode():
+        for images, labels in loader:
+            right += int((model(images).argmax(1) == labels).sum())
+    return len(loader.dataset) / (time.perf_counter() - began), right / len(loader.dataset)
+
+
+def our_config(parts: Parts, epochs: int):
+    """The same job for coverslip."""
+    return load_config(
+        {
+            "data": {"path": str(parts.train)},
+            "split": {"test": 0.0, "validation": 0.0},
+            "pixels": {"height": SIZE, "width": SIZE, "colour": "rgb", "trim": "none"},
+            "model": {"backbone": "resnet18", "weights": "none"},
+            "training": {"regime": "scratch", "epochs": epochs, "batch_size": BATCH, "learning_rate": RATE, "schedule": "onecycle"},
+        }
+    )
+
+
+def our_training(parts: Parts, epochs: int, folder: Path) -> tuple[float, float, float]:
+    """Images per second of the loop, of loop and decoding together (from an empty cache), and test accuracy."""
+    from coverslip.judge import evaluate_bundle
+
+    began = time.perf_counter()
+    data = prepare(our_config(parts, epochs))
+    decoding = time.perf_counter() - began
+    run(our_config(parts, epochs), folder)
+    fit = pd.read_csv(folder / "history.csv")
+    seconds = fit["seconds"].sum()
+    seen = fit["step"].max() * BATCH
+    accuracy = evaluate_bundle(folder, parts.test, folder.parent / "judged").metrics["test"]["accuracy"]["value"]
+    return seen / seconds, len(data.table) * epochs / (seconds + decoding), accuracy
+
+
+def our_features(parts: Parts) -> float:
+    """Images per second from files to cached features, from an empty cache."""
+    config = our_config(Parts(parts.test, parts.test), 1)
+    began = time.perf_counter()
+    data = prepare(config)
+    network = Fits(data, RunFolder(Path("unused"), resume=False), no_progress).network(np.arange(len(data.table)))
+    FeatureStore(network, data.pixels, config.augment, 0, config.cache.limit).rows(np.arange(len(data.table)))
+    return len(data.table) / (time.perf_counter() - began)
+
+
+def main() -> None:
+    """Run all three comparisons and write the CSV."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--images", type=int, default=1200)
+    parser.add_argument("--epochs", type=int, default=3)
+    options = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as holder:
+        place = Path(holder)
+        parts = draw_parts(options.data, options.images, place / "parts")
+        os.environ["COVERSLIP_CACHE"] = str(place / "cache")
+        ours, whole, our_accuracy = our_training(parts, options.epochs, place / "run")
+        usual, usual_accuracy = usual_training(parts, options.epochs)
+        rows.append(("training", ours, usual, our_accuracy, usual_accuracy))
+        rows.append(("training, decoding included", whole, usual, our_accuracy, usual_accuracy))
+        network = timm.create_model("resnet18", num_classes=3)
+        model = Model(place / "run")
+        scores = []
+        for _ in range(3):
+            shutil.rmtree(place / "cache", ignore_errors=True)
+            features = our_features(parts)
+            usual_speed, _ = usual_scoring(parts, network)
+            began = time.perf_counter()
+            predicted = len(model.predict(parts.test)) / (time.perf_counter() - began)
+            scores.append((features, predicted, usual_speed))
+        features, predicted, usual_speed = np.median(np.array(scores), axis=0)
+        rows.append(("probe features, from files", features, usual_speed, None, None))
+        rows.append(("predict, from files", predicted, usual_speed, None, None))
+    frame = pd.DataFrame(rows, columns=["what", "ours_images_per_second", "usual_images_per_second", "our_accuracy", "usual_accuracy"])
+    frame.insert(3, "ratio", frame["ours_images_per_second"] / frame["usual_images_per_second"])
+    RESULTS.mkdir(exist_ok=True)
+    frame.round(3).to_csv(RESULTS / f"training-{machine_name()}.csv", index=False)
+    print(frame.round(3).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()

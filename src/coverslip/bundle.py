@@ -1,0 +1,249 @@
+"""The bundle: a folder with a trained model and all that is needed to use it, and nothing that trains.
+
+model.safetensors   weights
+model.json          architecture, classes, channels, preprocessing, decision, provenance
+sample/             inputs and expected outputs: the self-test
+README.md           what this model is, for people
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import tifffile
+from PIL import Image
+from safetensors.torch import load_file, save
+
+from coverslip.config import AugmentConfig
+from coverslip.data.images import ImageReadError, read_image
+from coverslip.data.pixels import Geometry, Normalisation, PixelArray
+from coverslip.errors import BundleError, MissingInputError
+from coverslip.evaluation.decisions import apply_temperature, decide
+from coverslip.models.classifier import architecture_json, from_architecture
+from coverslip.models.hardware import choose_device, choose_precision
+from coverslip.network import Network
+from coverslip.runtime import hash_file, write_file, write_json, writing
+from coverslip.structures import FloatArray, IntArray, Task
+
+FORMAT = 1
+SAMPLE_SIDE = 512
+TOLERANCE = {"32": 2e-3, "bf16": 4e-2}
+"""Largest difference of a score in the self-test. bfloat16 keeps 8 bits of mantissa, and machines round differently."""
+
+
+@dataclass
+class Bundle:
+    """A trained model, ready for use.
+
+    Attributes:
+        network: pixels in, scores out.
+        task: binary or multiclass.
+        classes: names in the order of the scores.
+        threshold: score of the second class from which it is predicted (binary).
+        temperature: by which the log-scores are divided.
+        background: colour under transparent pixels.
+        max_pixels: largest image that is opened.
+        provenance: data, split, weights, versions, numbers: where the model comes from.
+    """
+
+    network: Network
+    task: Task
+    classes: tuple[str, ...]
+    threshold: float
+    temperature: float
+    background: str
+    max_pixels: int
+    provenance: dict[str, Any]
+
+    def read(self, path: Path) -> PixelArray:
+        """Read and resize one image file to stored pixels (height, width, channels).
+
+        Raises:
+            ImageReadError: the file cannot be used.
+        """
+        image, _ = read_image(path, background=self.background, max_pixels=self.max_pixels)
+        return self.network.geometry.apply(image)
+
+    def scores(self, batches: Iterable[PixelArray]) -> FloatArray:
+        """Calibrated probabilities, float64 (n, classes), of stored pixels."""
+        return self.calibrated(self.network.scores(batches))
+
+    def calibrated(self, scores: FloatArray) -> FloatArray:
+        """Scores after the temperature."""
+        return scores if self.temperature == 1 else apply_temperature(scores, self.temperature)
+
+    def decide(self, scores: FloatArray) -> IntArray:
+        """Class indices, int64 (n,)."""
+        return decide(scores, self.task, self.threshold)
+
+
+def save_bundle(bundle: Bundle, folder: Path, sample: list[PixelArray], card: str) -> None:
+    """Write a bundle, whole or not at all, and prove that it reproduces itself.
+
+    Args:
+        bundle: what is written.
+        folder: where; an older bundle there is replaced.
+        sample: a few decoded images, (h, w, c) each, for the self-test.
+        card: the text of README.md.
+
+    Raises:
+        BundleError: the written bundle does not give the scores of the one in memory.
+    """
+    with writing(folder) as place:
+        place.mkdir()
+        _write_weights(bundle, place)
+        write_json(place / "model.json", _describe(bundle, hash_file(place / "model.safetensors")))
+        write_file(place / "README.md", card)
+        _write_sample(bundle, place / "sample", sample)
+        self_test(load_bundle(place), place)
+
+
+def _write_weights(bundle: Bundle, place: Path) -> None:
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in bundle.network.classifier.state_dict().items()}
+    write_file(place / "model.safetensors", save(tensors, metadata={"format": "coverslip"}))
+
+
+def _describe(bundle: Bundle, digest: str) -> dict[str, Any]:
+    network = bundle.network
+    return {
+        "format": FORMAT,
+        "task": str(bundle.task),
+        "classes": list(bundle.classes),
+        "channels": [channel.name for channel in network.geometry.channel_names],
+        "architecture": architecture_json(network.classifier),
+        "preprocessing": {
+            "background": bundle.background,
+            "max_pixels": bundle.max_pixels,
+            "geometry": asdict(network.geometry),
+            "normalisation": network.normalisation.to_json(),
+        },
+        "test_time": {
+            "views": network.tta,
+            "horizontal_flip": network.augment.horizontal_flip,
+            "vertical_flip": network.augment.vertical_flip,
+        },
+        "decision": {"threshold": bundle.threshold, "temperature": bundle.temperature},
+        "weights_sha256": digest,
+        "provenance": bundle.provenance,
+    }
+
+
+def _write_sample(bundle: Bundle, folder: Path, images: list[PixelArray]) -> None:
+    folder.mkdir()
+    names = []
+    for number, image in enumerate(images):
+        down, across = (-(-side // SAMPLE_SIDE) for side in image.shape[:2])
+        name = f"{number}.{'png' if image.dtype == np.uint8 else 'tif'}"
+        _write_image(folder / name, np.ascontiguousarray(image[::down, ::across]))
+        names.append(name)
+    stored = np.stack([bundle.read(folder / name) for name in names])
+    expected = {"images": names, "precision": bundle.network.precision, "scores": bundle.scores([stored]).tolist()}
+    write_json(folder / "expected.json", expected)
+
+
+def _write_image(path: Path, image: PixelArray) -> None:
+    plane = image[..., 0] if image.shape[2] == 1 else image
+    if path.suffix == ".png":
+        Image.fromarray(plane).save(path)
+    else:
+        tifffile.imwrite(path, plane, compression="zlib", photometric="rgb" if plane.ndim == 3 else "minisblack")
+
+
+def find_bundle(path: Path) -> Path:
+    """The bundle folder for a run folder or a bundle.
+
+    Raises:
+        MissingInputError: neither.
+    """
+    for folder in (path, path / "bundle"):
+        if (folder / "model.json").is_file():
+            return folder
+    if not path.exists():
+        raise MissingInputError(f"no bundle at {path}: there is no such folder")
+    raise MissingInputError(f"{path} is neither a bundle (a folder with model.json) nor a run folder (with bundle/ in it)")
+
+
+def load_bundle(path: Path, *, device: str = "auto", precision: str = "auto") -> Bundle:
+    """Open a bundle, or the bundle inside a run folder.
+
+    Raises:
+        MissingInputError: no bundle there.
+        BundleError: a file is missing, changed, or of a newer format.
+    """
+    folder = find_bundle(path)
+    model = _read_description(folder)
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise BundleError(f"the bundle {folder} has no model.safetensors; copy the whole folder")
+    if hash_file(weights) != model.get("weights_sha256"):
+        raise BundleError(f"{weights} is not the file that the bundle was saved with (its SHA-256 differs); copy the bundle anew")
+    try:
+        return _build(model, weights, device, precision)
+    except BundleError:
+        raise
+    except (KeyError, TypeError, ValueError, safetensors.SafetensorError, RuntimeError) as error:
+        raise BundleError(f"the bundle {folder} cannot be opened: {error}; it is damaged, or from another version of coverslip") from error
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    try:
+        model: dict[str, Any] = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BundleError(f"{folder / 'model.json'} is not JSON: {error}") from None
+    found = model.get("format") if isinstance(model, dict) else None
+    if found != FORMAT:
+        raise BundleError(f"the bundle {folder} has format {found}; this version of coverslip reads format {FORMAT}")
+    return model
+
+
+def _build(model: dict[str, Any], weights: Path, device: str, precision: str) -> Bundle:
+    preprocessing, test_time, decision = model["preprocessing"], model["test_time"], model["decision"]
+    where = choose_device(device)
+    classifier = from_architecture(model["architecture"], load_file(weights))
+    network = Network(
+        classifier=classifier,
+        geometry=Geometry(**{**preprocessing["geometry"], "box": tuple(preprocessing["geometry"]["box"])}),
+        normalisation=Normalisation.from_json(preprocessing["normalisation"]),
+        augment=AugmentConfig(horizontal_flip=test_time["horizontal_flip"], vertical_flip=test_time["vertical_flip"]),
+        tta=test_time["views"],
+        device=where,
+        precision=choose_precision(precision, where, classifier),
+    )
+    return Bundle(
+        network=network,
+        task=Task(model["task"]),
+        classes=tuple(model["classes"]),
+        threshold=float(decision["threshold"]),
+        temperature=float(decision["temperature"]),
+        background=preprocessing["background"],
+        max_pixels=preprocessing["max_pixels"],
+        provenance=model["provenance"],
+    )
+
+
+def self_test(bundle: Bundle, folder: Path) -> float:
+    """Score the stored inputs and hold them against the stored outputs; give the largest difference.
+
+    Raises:
+        BundleError: a sample is missing, or a score differs by more than rounding can explain.
+    """
+    place = folder / "sample"
+    try:
+        expected = json.loads((place / "expected.json").read_text(encoding="utf-8"))
+        stored = np.stack([bundle.read(place / Path(name).name) for name in expected["images"]])
+        wanted = np.array(expected["scores"], dtype=np.float64).reshape(len(stored), len(bundle.classes))
+    except (OSError, ValueError, KeyError, TypeError, ImageReadError) as error:
+        raise BundleError(f"the self-test of {folder} cannot run: {error}") from error
+    difference = float(np.abs(bundle.scores([stored]) - wanted).max())
+    allowed = max(TOLERANCE[bundle.network.precision], TOLERANCE[expected["precision"]])
+    if not difference <= allowed:
+        raise BundleError(
+            f"the bundle {folder} fails its self-test: a score differs by {difference:.3g} where at most {allowed} is allowed"
+        )
+    return difference

@@ -1,0 +1,35 @@
+"""The command line: the only place that prints and exits. Each command is thin; the work is in the floors below."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from coverslip.cli import assets, data, training, use
+from coverslip.cli.console import complain
+
+app = typer.Typer(
+    name="coverslip",
+    help="Scientific images to classifiers that can be trusted, explained and deployed.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for group in (training, use, data, assets):
+    group.register(app)
+
+
+def main() -> None:
+    """Run a command. Exit status: 0 done, 1 the work failed, 2 the command or the input is wrong, 130 interrupted."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from coverslip.errors import CoverslipError
+
+    try:
+        app()
+    except CoverslipError as error:
+        sys.exit(complain(error))
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted; a run goes on with --resume\n")
+        sys.exit(130)

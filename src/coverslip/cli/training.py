@@ -1,0 +1,113 @@
+"""`train` and `demo`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from coverslip.cli.console import err, out, progress_bar
+
+if TYPE_CHECKING:
+    from coverslip.start import Start
+    from coverslip.structures import RunResult
+
+Settings = Annotated[list[str] | None, typer.Option("-s", "--set", metavar="KEY=VALUE", help="Override a key of the config.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this group."""
+    app.command()(train)
+    app.command()(demo)
+
+
+def train(
+    data: Annotated[str, typer.Argument(help="Folder of class folders, a CSV or Parquet table, or a TOML file with a [data] section.")],
+    recipe: Annotated[str | None, typer.Option(help="A recipe by name or file; chosen from what is seen when not given.")] = None,
+    settings: Settings = None,
+    out_folder: Annotated[Path | None, typer.Option("--out", help="Run folder; runs/<data> when not given.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped in this folder.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Load, audit and split; show the config and the model; train nothing.")
+    ] = False,
+    learning_curve: Annotated[bool, typer.Option("--learning-curve", help="Also measure accuracy against training-set size.")] = False,
+) -> None:
+    """Train, judge and save a classifier, and write its report."""
+    from coverslip.start import begin
+
+    with progress_bar() as progress:
+        start = begin(data, recipe=recipe, settings=settings or [], out=out_folder, resume=resume)
+        err.print(f"[bold]{start.recipe}[/bold]: {start.why}", soft_wrap=False)
+        if dry_run:
+            _show_plan(start, progress)
+            return
+        from coverslip.experiment import run
+        from coverslip.study.learning_curve import measure_learning_curve
+
+        command = shlex.join(["coverslip", *sys.argv[1:]])
+        result = run(start.config, start.folder, recipe=start.recipe, why=start.why, command=command, resume=resume, progress=progress)
+        if learning_curve:
+            measure_learning_curve(result.folder, progress=progress)
+        _finish(result)
+
+
+def demo(
+    out_folder: Annotated[Path | None, typer.Option("--out", help="Where images and run go; a temporary folder when not given.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the simulation.")] = 0,
+) -> None:
+    """The tour in about a minute, without a network: simulate gel photographs, audit, train, report."""
+    from coverslip.experiment import run
+    from coverslip.simulate import simulate
+    from coverslip.start import begin
+
+    folder = out_folder or Path(tempfile.mkdtemp(prefix="coverslip-demo-"))
+    with progress_bar() as progress:
+        err.print("simulating gel photographs and other pictures (they are simulations, not data) ...")
+        images = simulate("gels", folder / "gels", images=240, seed=seed, progress=progress)
+        start = begin(str(images), recipe="quick", settings=[], out=folder / "run", resume=False)
+        result = run(start.config, start.folder, recipe=start.recipe, why="the demo's recipe", command="coverslip demo", progress=progress)
+        _finish(result)
+
+
+def _finish(result: RunResult) -> None:
+    from coverslip.report import write_report
+    from coverslip.structures import headline
+
+    report = write_report(result.folder)
+    for note in result.notes:
+        err.print(f"note: {note}", markup=False)
+    out.print(headline(result.metrics), markup=False)
+    out.print(f"report: {report}", markup=False)
+    out.print(f"model:  {result.bundle}", markup=False)
+
+
+def _show_plan(start: Start, progress: Any) -> None:
+    from rich.table import Table as Sheet
+
+    from coverslip.config import dump_toml
+    from coverslip.experiment import Fits, prepare
+    from coverslip.models.summary import summarise
+    from coverslip.record import RunFolder
+
+    start.config.check()
+    data = prepare(start.config, progress)
+    classifier = Fits(data, RunFolder(start.folder, resume=False), progress).template
+    summary = summarise(
+        classifier, (data.geometry.height, data.geometry.width), data.geometry.channels, batch_size=data.config.training.batch_size
+    )
+    sheet = Sheet("layer", "type", "output", "weights", "learns", title=data.config.model.backbone)
+    for layer in summary.layers:
+        sheet.add_row(layer.name, layer.kind, "x".join(map(str, layer.output)), f"{layer.weights:,}", layer.trainable)
+    out.print(dump_toml(data.config), markup=False)
+    out.print(sheet)
+    out.print(
+        f"{summary.weights:,} weights, {summary.multiply_adds / 1e6:,.0f} million multiply-adds, "
+        f"training about {summary.training_bytes / 1e6:,.0f} MB"
+    )
+    for part in ("train", "validation", "test"):
+        out.print(f"{part}: {len(data.split.rows(part))} images")
+    out.print(f"dry run: nothing was trained; {start.folder} was not written", markup=False)

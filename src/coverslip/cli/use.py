@@ -1,0 +1,63 @@
+"""`predict`, `evaluate` and `report`: what one does with a finished run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from coverslip.cli.console import err, out, progress_bar
+
+Bundle = Annotated[Path, typer.Argument(help="A run folder, or the bundle inside it.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this group."""
+    app.command()(evaluate)
+    app.command()(predict)
+    app.command()(report)
+
+
+def predict(
+    bundle: Bundle,
+    inputs: Annotated[list[str], typer.Argument(help="Image files, folders, or tables with a column `image`.")],
+    out_file: Annotated[Path, typer.Option("--out", help="FILE.csv, FILE.parquet, or a folder for predictions.csv.")],
+    device: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
+) -> None:
+    """Score images; files that cannot be read are reported in the table and stop nothing."""
+    from coverslip.predict import Model, write_table
+
+    with progress_bar() as progress:
+        frame = Model(bundle, device=device).predict(inputs, progress)
+    written = write_table(frame, out_file)
+    bad = int((frame["error"] != "").sum())
+    if bad:
+        err.print(f"[yellow]{bad} of {len(frame)} images could not be read; the column `error` says why[/yellow]")
+    out.print(f"{len(frame) - bad} images predicted: {written}", markup=False)
+
+
+def evaluate(
+    bundle: Bundle,
+    data: Annotated[str, typer.Argument(help="A labelled set that the model has not seen: folder of class folders, or a table.")],
+    out_folder: Annotated[Path | None, typer.Option("--out", help="Where metrics.json, predictions.csv and report.html go.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("-s", "--set", metavar="KEY=VALUE", help="data.* and split.group keys.")] = None,
+) -> None:
+    """Judge a model on a labelled set that it has not seen."""
+    from coverslip.judge import evaluate_bundle
+    from coverslip.report import write_report
+    from coverslip.structures import headline
+
+    with progress_bar() as progress:
+        result = evaluate_bundle(bundle, data, out_folder, settings=settings or [], progress=progress)
+    for note in result.notes:
+        err.print(f"note: {note}", markup=False)
+    out.print(headline(result.metrics), markup=False)
+    out.print(f"report: {write_report(result.folder)}", markup=False)
+
+
+def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
+    """Write report.html of a run again, from its files."""
+    from coverslip.report import write_report
+
+    out.print(str(write_report(run)), markup=False)

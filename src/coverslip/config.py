@@ -1,0 +1,415 @@
+"""The typed config: sections, defaults, TOML files, `-s key=value` overrides, checks across sections.
+
+Every section is frozen and refuses unknown keys. Units stand in each field's description, which is also the source of
+the reference in `docs/config.md` and of `coverslip config --schema`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from coverslip.errors import ConfigError, MissingInputError, did_you_mean
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A frozen group of keys that refuses unknown ones."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class DataConfig(Section):
+    """What is read, and what its labels mean."""
+
+    path: str | None = None
+    """Folder of class folders, or a CSV or Parquet table."""
+    image: str = "image"
+    """Column of the table that names the image files, relative to the table."""
+    labels: str = "label"
+    """Column of the table that holds the label."""
+    merge: dict[str, list[str]] = {}
+    """New class = list of old classes that it takes the place of."""
+    classes: list[str] | None = None
+    """Class order; natural order of the names when not given."""
+    positive: str | None = None
+    """Binary tasks: the class that sensitivity and precision are about; the second class when not given."""
+    background: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")] = "#ffffff"
+    """Colour under transparent pixels, `#rrggbb`."""
+    on_bad_image: Literal["stop", "skip"] = "stop"
+    """Images that cannot be read: stop with the whole list, or leave them out and record them."""
+    on_leak: Literal["stop", "warn"] = "stop"
+    """Duplicates or groups on both sides of a split that was given: stop, or go on with a warning."""
+    max_pixels: Count = 100_000_000
+    """Largest image that is opened, in pixels (height x width)."""
+
+
+class SplitConfig(Section):
+    """Who is trained on, who chooses, who judges."""
+
+    method: Literal["stratified", "random"] = "stratified"
+    """`stratified` keeps the share of each class in every part; `random` does not look at classes."""
+    test: Fraction = 0.2
+    """Share of rows in the test part."""
+    validation: Fraction = 0.1
+    """Share of rows in the validation part."""
+    folds: Annotated[int, Field(ge=0)] = 0
+    """Folds of cross-validation over all rows that are not test; 0 = none."""
+    repeats: Count = 1
+    """How often the folds are drawn anew."""
+    group: str | None = None
+    """What must not straddle the split: a column of the table, or `regex:PATTERN` on the file name (its first group)."""
+    seed: Annotated[int, Field(ge=0)] | Literal["random"] = 0
+    """Seed of the split; `random` draws one and records it."""
+    preset: str | None = None
+    """Column of the table that says train, validation or test."""
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> SplitConfig:
+        if self.test + self.validation >= 1:
+            raise ValueError(f"test = {self.test} and validation = {self.validation} leave nothing to train on")
+        if self.folds == 1:
+            raise ValueError("folds = 1 is no cross-validation; say 0, or 2 and more")
+        return self
+
+
+class PixelsConfig(Section):
+    """From a decoded image to what the network sees."""
+
+    height: Annotated[int, Field(ge=8, le=4096)] | None = None
+    """Rows of the network's input, in pixels; the backbone's own size when not given."""
+    width: Annotated[int, Field(ge=8, le=4096)] | None = None
+    """Columns of the network's input, in pixels; `height` when not given."""
+    fit: Literal["squash", "letterbox", "crop"] = "squash"
+    """`squash` changes the aspect ratio and loses nothing; `letterbox` pads; `crop` cuts the ends of the longer side."""
+    trim: list[Probability] | Literal["auto", "none"] = "auto"
+    """Border that is cut off first: top, left, bottom, right edge as shares of the image; `auto` cuts what is the same in all images."""
+    colour: Literal["grey", "rgb", "auto"] = "auto"
+    """`auto` is grey when no image has colour, otherwise RGB."""
+    normalise: Literal["backbone", "dataset", "image", "none"] = "dataset"
+    """`backbone`: its training mean and deviation; `dataset`: those of the training part; `image`: of each image; `none`: [0, 1]."""
+    invert: bool | Literal["auto"] = "auto"
+    """Dark on white becomes bright on black; `auto` inverts when the training images are mostly near white."""
+
+    @model_validator(mode="after")
+    def _box_is_a_box(self) -> PixelsConfig:
+        if isinstance(self.trim, list) and not (len(self.trim) == 4 and self.trim[0] < self.trim[2] and self.trim[1] < self.trim[3]):
+            raise ValueError(f"trim = {self.trim}: expected four shares, top < bottom and left < right, for example [0.1, 0.1, 0.9, 0.9]")
+        return self
+
+
+class AugmentConfig(Section):
+    """Random changes to training images, drawn anew for each image and step."""
+
+    horizontal_flip: bool = False
+    """Mirror left and right in half of the cases."""
+    vertical_flip: bool = False
+    """Mirror top and bottom in half of the cases."""
+    quarter_turns: bool = False
+    """Turn by 0, 90, 180 or 270 degrees; needs square pixels."""
+    rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """Largest rotation to either side, in degrees."""
+    random_crop: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """Largest shift in each direction, as a share of the side."""
+    crop_scale: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Random resized crop: smallest share of the area that is kept; 1 = off."""
+    brightness: Probability = 0.0
+    """Largest change of brightness and of contrast, as a share of the image's deviation."""
+    noise: Annotated[float, Field(ge=0, le=2)] = 0.0
+    """Largest standard deviation of Gaussian noise, as a share of the image's deviation."""
+    mixup: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """Parameter of the Beta distribution from which mixing weights are drawn; 0 = off."""
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is changed at all."""
+        return self != AugmentConfig()
+
+
+class ModelConfig(Section):
+    """Backbone, its weights, and the head on top."""
+
+    backbone: str = "mobilenetv2_100"
+    """A timm architecture, `small_30k`, `small_200k`, `small_600k`, or `alexnet_grey`."""
+    weights: str = "pretrained"
+    """`pretrained` (COVERSLIP_WEIGHTS, caches, hub), `none` (random), a .safetensors file, or a bundle or run to go on from."""
+    head: Literal["single", "multi"] | list[Count] = "single"
+    """`single`: one linear layer; `multi`: 512 and 256 ReLU units with dropout 0.25 and 0.5; or the sizes of hidden layers."""
+    arguments: dict[str, bool | int | float | str] = {}
+    """Further arguments for the architecture's constructor."""
+    pooling: Literal["average", "max", "both"] = "average"
+    """How the last feature map becomes a vector."""
+    first_layer: Literal["sum", "mean"] = "sum"
+    """Grey input: the pretrained RGB filters are summed (a grey image then gives what its RGB copy gives) or averaged."""
+
+
+Optimizer = Literal["exact", "adam", "adamw", "sgd", "rmsprop"]
+Schedule = Literal["constant", "step", "cosine", "onecycle", "plateau"]
+
+
+class TrainingConfig(Section):
+    """How the weights are learned."""
+
+    regime: Literal["probe", "finetune", "scratch"] = "finetune"
+    """`probe`: frozen backbone, cached features; `finetune`: head first, then all layers; `scratch`: all layers from the start."""
+    epochs: Count = 10
+    """Passes over the training part (or `steps_per_epoch` steps each)."""
+    frozen_epochs: Annotated[int, Field(ge=0)] = 1
+    """`finetune`: epochs in which only the head learns, on cached features; a `single` head is solved exactly instead; 0 = none."""
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    """Budget for fitting, in minutes; turned into `steps` after the trial batches, and takes the place of `epochs`."""
+    steps: Count | None = None
+    """Number of optimizer steps in all; takes the place of `epochs`. Written by a run that was given `minutes`."""
+    batch_size: Count = 32
+    """Images per step."""
+    steps_per_epoch: Count | None = None
+    """Steps that count as an epoch, on images drawn at random; a pass over the training part when not given."""
+    views: Annotated[int, Field(ge=0)] = 4
+    """`probe`: augmented copies of each training image whose features are cached beside the original."""
+    optimizer: Optimizer = "adamw"
+    """`exact` solves a linear head on frozen features (L-BFGS, strength chosen by cross-validation); the others are first-order."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Momentum of `sgd`."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """Largest learning rate of the head (of all layers when `backbone_rate` is 1)."""
+    backbone_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Learning rate of the backbone as a share of `learning_rate`."""
+    schedule: Schedule = "onecycle"
+    """`onecycle` and `cosine` (with warm-up) change every step; `step` divides by ten at each third; `plateau` halves when stuck."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """Decoupled for adamw, L2 otherwise; not applied to biases and norms."""
+    gradient_clip: Annotated[float, Field(ge=0)] = 1.0
+    """Largest norm of the gradient; 0 = no limit."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the target that is spread over all classes."""
+    class_weights: Literal["none", "balanced", "root"] = "none"
+    """Loss weight of a class: equal, by inverse frequency, or by its square root."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay of the running average of the weights that is kept as the model; 0 = off."""
+    patience: Count | None = None
+    """Epochs without a better validation loss after which training stops."""
+    tta: Literal["none", "flips", "turns"] = "none"
+    """Scores averaged over mirrored (`flips`: as augmentation allows) or also turned copies."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of initial weights, sample order, dropout and augmentation."""
+    precision: Literal["auto", "32", "bf16"] = "auto"
+    """`auto` takes bfloat16 where the hardware gains from it."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """`auto` takes a GPU when there is one."""
+
+
+class DecisionConfig(Section):
+    """From scores to decisions."""
+
+    threshold: Probability = 0.5
+    """Binary tasks: score of the positive class from which it is predicted."""
+    sensitivity: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Binary tasks: choose the threshold on the validation part so that at least this share of positives is found."""
+    calibrate: bool = False
+    """Scale the scores by one temperature, fitted on the validation part."""
+
+
+class IntervalsConfig(Section):
+    """The interval on every number."""
+
+    level: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """Confidence level."""
+    resamples: Annotated[int, Field(ge=100)] = 1000
+    """Bootstrap resamples."""
+
+
+class CacheConfig(Section):
+    """Decoded pixels and features on disk."""
+
+    limit: Count = 20_000_000_000
+    """Largest size of the cache, in bytes; the entries unused for longest go first."""
+
+
+class RunConfig(Section):
+    """The whole config of a run."""
+
+    data: DataConfig = DataConfig()
+    split: SplitConfig = SplitConfig()
+    pixels: PixelsConfig = PixelsConfig()
+    augment: AugmentConfig = AugmentConfig()
+    model: ModelConfig = ModelConfig()
+    training: TrainingConfig = TrainingConfig()
+    decision: DecisionConfig = DecisionConfig()
+    intervals: IntervalsConfig = IntervalsConfig()
+    cache: CacheConfig = CacheConfig()
+
+    def check(self) -> None:
+        """Meet every contradiction between sections at once, before any work.
+
+        Raises:
+            ConfigError: with one sentence per contradiction, both sides shown.
+        """
+        problems = [message for broken, message in self._rules() if broken]
+        if problems:
+            raise ConfigError(problems)
+
+    def _rules(self) -> list[tuple[bool, str]]:
+        augment, training, model, pixels = self.augment, self.training, self.model, self.pixels
+        square = pixels.width is None or pixels.height == pixels.width
+        turned = augment.quarter_turns or training.tta == "turns"
+        return [
+            (
+                pixels.width is not None and pixels.height is None,
+                f"pixels.width = {pixels.width} is given without pixels.height; give both, or neither",
+            ),
+            (
+                turned and not square,
+                f"quarter turns need square pixels, but pixels.height = {pixels.height} and pixels.width = {pixels.width}",
+            ),
+            (
+                training.optimizer == "exact" and training.regime != "probe",
+                f'training.optimizer = "exact" solves a head on frozen features: '
+                f'it needs training.regime = "probe", not "{training.regime}"',
+            ),
+            (
+                training.optimizer == "exact" and model.head != "single",
+                f'training.optimizer = "exact" solves a linear head: it needs model.head = "single", not {model.head!r}',
+            ),
+            (
+                training.regime != "scratch" and model.weights == "none",
+                f'training.regime = "{training.regime}" starts from learned weights, but model.weights = "none"; '
+                f'say training.regime = "scratch", or name weights',
+            ),
+            (
+                training.regime == "probe" and augment.mixup > 0,
+                'augment.mixup mixes images while all layers learn; training.regime = "probe" works on cached features',
+            ),
+            (
+                self.decision.sensitivity is not None and self.decision.threshold != 0.5,
+                f"decision.sensitivity = {self.decision.sensitivity} chooses the threshold, "
+                f"but decision.threshold = {self.decision.threshold} states one",
+            ),
+            (
+                training.patience is not None and self.split.validation == 0 and self.split.preset is None,
+                f"training.patience = {training.patience} watches the validation part, but split.validation = 0",
+            ),
+        ]
+
+
+def load_config(*layers: Mapping[str, Any]) -> RunConfig:
+    """Build a config from nested mappings, later ones over earlier ones.
+
+    Raises:
+        ConfigError: an unknown key or a wrong value, all of them at once, with the near name.
+    """
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        merged = merge_layers(merged, layer)
+    try:
+        return RunConfig.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError(_sentences([dict(problem) for problem in error.errors()], merged)) from None
+
+
+def merge_layers(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested mappings merged key by key; what is not a mapping is replaced."""
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = merge_layers(merged[key], value) if both else value
+    return merged
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The content of a TOML file.
+
+    Raises:
+        MissingInputError: no such file.
+        ConfigError: the file is not TOML.
+    """
+    if not path.is_file():
+        raise MissingInputError(f"no config file at {path}")
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not a TOML file: {error}") from None
+
+
+def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """Turn `section.key=value` texts into a nested mapping. A value is read as TOML; what does not parse is a string.
+
+    >>> parse_overrides(["training.epochs=5", "model.backbone=resnet18"])
+    {'training': {'epochs': 5}, 'model': {'backbone': 'resnet18'}}
+
+    Raises:
+        ConfigError: a text without `=`.
+    """
+    layer: dict[str, Any] = {}
+    for text in overrides:
+        key, found, value = text.partition("=")
+        if not found or not key.strip():
+            raise ConfigError(f"-s {text!r}: expected KEY=VALUE, for example -s training.epochs=5")
+        nested: Any = _parse_value(value.strip())
+        for name in reversed(key.strip().split(".")):
+            nested = {name: nested}
+        layer = merge_layers(layer, nested)
+    return layer
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def dump_toml(config: RunConfig) -> str:
+    """The complete config as TOML; keys that are None are left out, for TOML has no null."""
+    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
+
+
+def with_values(config: RunConfig, **sections: Mapping[str, Any]) -> RunConfig:
+    """The config with some keys replaced: `with_values(config, training={"steps": 100})`."""
+    return load_config(config.model_dump(), sections)
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of the config, for editors."""
+    return RunConfig.model_json_schema()
+
+
+def _sentences(problems: Sequence[Mapping[str, Any]], given: Mapping[str, Any]) -> list[str]:
+    """One sentence per key: pydantic reports each alternative of a union on its own."""
+    found: dict[str, list[str]] = {}
+    for problem in problems:
+        where = _written_keys(problem["loc"], given)
+        name = ".".join(where)
+        if problem["type"] == "extra_forbidden":
+            known = _known_keys(where[:-1])
+            found[f"{name} is not a key of the config."] = [f"{did_you_mean(where[-1], known)} Known here: {', '.join(known)}"]
+            continue
+        message = str(problem["msg"]).removeprefix("Value error, ")
+        found.setdefault(f"{name} = {problem['input']!r}: " if where[1:] else f"{name}: ", []).append(message)
+    return [head + "; or: ".join(dict.fromkeys(messages)) for head, messages in found.items()]
+
+
+def _written_keys(location: Sequence[int | str], given: Any) -> list[str]:
+    """The keys and indices of a location that the user wrote, without pydantic's names for the alternatives of a union."""
+    where = []
+    for part in location:
+        if (isinstance(given, Mapping) and part in given) or (isinstance(given, list) and isinstance(part, int)):
+            where.append(str(part))
+            given = given[part]  # type: ignore[index]
+    return where
+
+
+def _known_keys(where: Sequence[str]) -> list[str]:
+    model: type[BaseModel] = RunConfig
+    for name in where:
+        annotation = model.model_fields[name].annotation if name in model.model_fields else None
+        candidates = [annotation, *get_args(annotation)]
+        model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), RunConfig)
+    return list(model.model_fields)

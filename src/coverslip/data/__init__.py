@@ -1,0 +1,1 @@
+"""Images, tables, splits, pixels: everything before a network."""

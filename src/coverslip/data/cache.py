@@ -1,0 +1,133 @@
+"""The on-disk cache of decoded pixels and features.
+
+An entry is a folder named by the hash of all that went into it. It is built beside its place and renamed into it, so that
+two runs that build the same entry at the same time both end well and the first one's copy stays. Entries unused for
+longest are removed when the cache grows over its limit.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from coverslip.errors import ResourceError
+from coverslip.runtime import cache_folder, explained
+
+KINDS = ("pixels", "features")
+STALE_SECONDS = 86_400
+_USED = "used"
+_UNFINISHED = ".building-"
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """One finished entry: its kind, folder, size in bytes, and when it was last used (seconds since the epoch)."""
+
+    kind: str
+    folder: Path
+    size: int
+    used: float
+
+
+def cached(kind: str, key: str, build: Callable[[Path], None], *, size: int, limit: int) -> Path:
+    """The folder of an entry; built first when it is not there.
+
+    Args:
+        kind: `pixels` or `features`.
+        key: hash of the content and of the settings.
+        build: fills the folder that it is given.
+        size: expected size of the entry, in bytes.
+        limit: largest size of the whole cache, in bytes.
+
+    Raises:
+        ResourceError: the entry alone is larger than the limit, or the disk is full.
+    """
+    place = cache_folder() / kind / key
+    if not place.is_dir():
+        if size > limit:
+            raise ResourceError(
+                f"the {kind} need {size / 1e9:.2f} GB on disk, but cache.limit is {limit / 1e9:.2f} GB; "
+                f"raise it (-s cache.limit={size * 2}) or make pixels.height and pixels.width smaller"
+            )
+        evict(limit - size)
+        _build_entry(place, build)
+    with explained(place), suppress(FileNotFoundError):  # another run may have removed it in this moment
+        (place / _USED).touch()
+    return place
+
+
+def _build_entry(place: Path, build: Callable[[Path], None]) -> None:
+    with explained(place):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        holder = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=place.parent))
+    try:
+        with explained(place):
+            build(holder)
+            try:
+                holder.rename(place)
+            except OSError:
+                if not place.is_dir():
+                    raise
+    finally:
+        shutil.rmtree(holder, ignore_errors=True)
+
+
+def cache_entries() -> list[CacheEntry]:
+    """All finished entries, the one unused for longest first."""
+    return sorted(_entries(), key=lambda entry: entry.used)
+
+
+def _entries() -> Iterator[CacheEntry]:
+    for kind in KINDS:
+        for folder in (cache_folder() / kind).glob("*"):
+            if folder.name.startswith(".") or not folder.is_dir():
+                continue
+            mark = folder / _USED
+            with suppress(FileNotFoundError):  # another run may be removing it
+                size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+                yield CacheEntry(kind, folder, size, (mark if mark.exists() else folder).stat().st_mtime)
+
+
+def evict(limit: int) -> int:
+    """Remove the entries unused for longest until the rest fits into `limit` bytes; give the bytes freed."""
+    entries = cache_entries()
+    excess = sum(entry.size for entry in entries) - limit
+    freed = 0
+    for entry in entries:
+        if freed >= excess:
+            break
+        if _remove(entry.folder):
+            freed += entry.size
+    _remove_abandoned()
+    return freed
+
+
+def _remove(folder: Path) -> bool:
+    """Move an entry out of its place before it is deleted, so that half an entry is never found there."""
+    holder = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=folder.parent))
+    try:
+        folder.rename(holder / "removed")
+    except OSError:
+        return False
+    finally:
+        shutil.rmtree(holder, ignore_errors=True)
+    return True
+
+
+def clear_cache() -> int:
+    """Remove every entry; give the bytes freed."""
+    return evict(0)
+
+
+def _remove_abandoned() -> None:
+    """Half-built entries of runs that were killed more than a day ago."""
+    for kind in KINDS:
+        for holder in (cache_folder() / kind).glob(f"{_UNFINISHED}*"):
+            with suppress(FileNotFoundError):
+                if time.time() - holder.stat().st_mtime > STALE_SECONDS:
+                    shutil.rmtree(holder, ignore_errors=True)

@@ -1,0 +1,326 @@
+"""From a file, or an array, to the pixels of an image: (height, width, channels), 8 or 16 bit, grey or RGB.
+
+The format is told by the first bytes, never by the suffix. Sizes are read from the header and checked before anything is
+decoded. PNG and JPEG are decoded by imagecodecs, with the pixels of Pillow in a third to half of its time; TIFF by tifffile;
+the rest by Pillow. All of them release the interpreter lock, so that a pool of threads decodes in parallel.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import numpy.typing as npt
+from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, WebPImagePlugin
+
+from coverslip.errors import CoverslipError
+
+PixelArray = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+_Array = npt.NDArray[Any]
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+MAX_PIXELS = 100_000_000
+SMALLEST_SIDE = 2
+LUMA = (0.299, 0.587, 0.114)
+
+_PNG_MODES = {0: "L", 2: "RGB", 3: "P", 4: "LA", 6: "RGBA"}
+_ORIENTATION = 0x0112
+_BROKEN = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    RuntimeError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    MemoryError,
+    AttributeError,
+    struct.error,
+    zlib.error,
+)
+
+
+class ImageReadError(CoverslipError, ValueError):
+    """One image cannot be read. The message is a short reason without the path, which the caller adds."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What an image file says of itself.
+
+    Attributes:
+        format: `PNG`, `JPEG`, `BMP`, `WEBP` or `TIFF`, told by the content.
+        mode: the pixel mode in Pillow's words, e.g. `1`, `L`, `LA`, `P`, `RGB`, `RGBA`, `CMYK`, `I;16` (16-bit grey).
+        bits: bits of a channel as stored.
+        height: rows, in pixels, after the EXIF orientation is applied.
+        width: columns, in pixels, after the EXIF orientation is applied.
+    """
+
+    format: str
+    mode: str
+    bits: int
+    height: int
+    width: int
+
+
+def read_image(path: Path, *, background: str = "#ffffff", max_pixels: int = MAX_PIXELS) -> tuple[PixelArray, Facts]:
+    """Read one image file.
+
+    Args:
+        path: a JPEG, PNG, BMP, WebP or TIFF file, whatever its suffix says.
+        background: colour under transparent pixels, `#rrggbb`.
+        max_pixels: largest height x width that is decoded.
+
+    Returns:
+        uint8 or uint16 (height, width, channels) with 1 (grey) or 3 (RGB) channels, EXIF orientation applied, and what the
+        file says of itself.
+
+    Raises:
+        ImageReadError: the file cannot be opened, is no image, is truncated, too large, too small, or of a kind that is not read.
+    """
+    return decode_image(read_bytes(path, max_pixels), background=background, max_pixels=max_pixels)
+
+
+def read_bytes(path: Path, max_pixels: int = MAX_PIXELS) -> bytes:
+    """The bytes of a file that can hold an image of at most `max_pixels`.
+
+    Raises:
+        ImageReadError: the file cannot be opened, or is larger than such an image can be.
+    """
+    try:
+        size, most = path.stat().st_size, 64_000_000 + 8 * max_pixels
+        if size > most:
+            raise ImageReadError(f"too large: {size / 1e9:.1f} GB; {max_pixels:,} pixels (data.max_pixels) fit into {most / 1e9:.1f} GB")
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageReadError(f"cannot be opened: {(error.strerror or str(error)).lower()}") from error
+
+
+def decode_image(data: bytes, *, background: str = "#ffffff", max_pixels: int = MAX_PIXELS) -> tuple[PixelArray, Facts]:
+    """Decode the bytes of one image file; as `read_image`.
+
+    Raises:
+        ImageReadError: as in `read_image`.
+    """
+    decoder = _decoder_of(data)
+    try:
+        image, facts = decoder(data, max_pixels)
+    except ImageReadError:
+        raise
+    except _BROKEN as error:
+        raise ImageReadError(_reason(error)) from error
+    if min(facts.height, facts.width) < SMALLEST_SIDE:
+        raise ImageReadError(f"too small: {facts.height}x{facts.width} pixels")
+    return over_background(image, background), facts
+
+
+def image_from_array(array: _Array, *, background: str = "#ffffff") -> PixelArray:
+    """Bring an image in memory into the form of `read_image`.
+
+    Args:
+        array: uint8 or uint16 (h, w), (h, w, 1), (h, w, 3) RGB or (h, w, 4) RGBA.
+        background: colour under transparent pixels, `#rrggbb`.
+
+    Returns:
+        uint8 or uint16 (h, w, 1) or (h, w, 3).
+
+    Raises:
+        ImageReadError: another dtype or shape.
+    """
+    found = f"an array of {array.dtype} with shape {array.shape}"
+    if array.dtype not in (np.uint8, np.uint16):
+        raise ImageReadError(f"{found}; expected uint8 (0 to 255) or uint16 (0 to 65535) pixels")
+    image = array[..., None] if array.ndim == 2 else array
+    if image.ndim != 3 or image.shape[2] not in (1, 3, 4):
+        raise ImageReadError(f"{found}; expected (height, width), or (height, width, channels) with 1, 3 or 4 channels")
+    if min(image.shape[:2]) < SMALLEST_SIDE:
+        raise ImageReadError(f"too small: {image.shape[0]}x{image.shape[1]} pixels")
+    return over_background(image, background)
+
+
+def over_background(image: _Array, background: str) -> PixelArray:
+    """Put the transparent pixels of (h, w, 2 or 4) over a colour; (h, w, 1 or 3) stays as it is. Rounded to nearest."""
+    if image.shape[2] in (1, 3):
+        return np.ascontiguousarray(image)
+    alpha, full = image[..., -1], int(np.iinfo(image.dtype).max)
+    colour = _without_alpha(image)
+    if alpha.min() == full:
+        return colour
+    see_through = alpha != full
+    base = np.array([int(background[i : i + 2], 16) for i in (1, 3, 5)], np.uint8).astype(image.dtype) * np.array(full // 255, image.dtype)
+    base = to_colour(base[None, None], colour.shape[2])[0, 0].astype(np.uint32)
+    share = alpha[see_through].astype(np.uint32)[:, None]
+    colour[see_through] = (colour[see_through] * share + base * (full - share) + full // 2) // full
+    return colour
+
+
+def to_grey(image: _Array) -> PixelArray:
+    """ITU-R 601 luma, computed in floating point and rounded once, halves up; grey stays as it is.
+
+    Args:
+        image: uint8 or uint16 (h, w, 1 or 3).
+
+    Returns:
+        The same dtype, (h, w, 1).
+    """
+    if image.shape[2] == 1:
+        return image
+    kind = np.float32 if image.dtype == np.uint8 else np.float64
+    luma: _Array = image.astype(kind) @ np.array(LUMA, kind)
+    grey: PixelArray = (luma + kind(0.5001))[..., None].astype(image.dtype)
+    return grey
+
+
+def to_colour(image: _Array, channels: int) -> PixelArray:
+    """Grey to RGB by copying, RGB to grey by `to_grey`; (h, w, 1 or 3) to (h, w, channels)."""
+    if image.shape[2] == channels:
+        return image
+    return to_grey(image) if channels == 1 else np.repeat(image, 3, axis=2)
+
+
+def has_colour(image: _Array) -> bool:
+    """Whether any pixel of (h, w, 1 or 3) is other than grey."""
+    if image.shape[2] == 1:
+        return False
+    return _differs(image[::8, ::8]) or _differs(image)
+
+
+def _differs(image: _Array) -> bool:
+    red, green, blue = image[..., 0], image[..., 1], image[..., 2]
+    return not (np.array_equal(red, green) and np.array_equal(green, blue))
+
+
+def _without_alpha(image: _Array) -> _Array:
+    if image.dtype == np.uint8 and image.shape[2] == 4:
+        return np.array(Image.fromarray(image).convert("RGB"))  # three times as fast as a strided copy
+    return image[..., :-1].copy()
+
+
+_Decoder = Callable[[bytes, int], tuple[_Array, Facts]]
+
+
+def _decoder_of(data: bytes) -> _Decoder:
+    if not data:
+        raise ImageReadError("the file is empty")
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return _decode_png
+    if data.startswith(b"\xff\xd8\xff"):
+        return _decode_jpeg
+    if data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
+        return _decode_tiff
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return _decode_webp
+    if data.startswith(b"BM"):
+        return _decode_bmp
+    raise ImageReadError("not an image: the content is none of JPEG, PNG, BMP, WebP and TIFF")
+
+
+def check_size(height: int, width: int, max_pixels: int) -> None:
+    """Refuse sizes that are not to be decoded.
+
+    Raises:
+        ImageReadError: more than `max_pixels`, or no pixels at all.
+    """
+    if height * width > max_pixels:
+        raise ImageReadError(f"too large: {height}x{width} pixels; at most {max_pixels:,} in all are opened (data.max_pixels)")
+    if height * width < 1:
+        raise ImageReadError(f"too small: {height}x{width} pixels")
+
+
+def _decode_png(data: bytes, max_pixels: int) -> tuple[_Array, Facts]:
+    width, height, bits, colour = struct.unpack(">IIBB", data[16:26])
+    check_size(height, width, max_pixels)
+    orientation = 1
+    for name, content in _png_chunks(data):
+        if name == b"acTL":
+            raise ImageReadError("an animated PNG; only single images are read")
+        if name == b"eXIf":
+            exif = Image.Exif()
+            exif.load(content)
+            orientation = exif.get(_ORIENTATION, 1)
+    mode = "1" if bits == 1 and colour == 0 else "I;16" if bits == 16 and colour == 0 else _PNG_MODES[colour]
+    return _oriented(imagecodecs.png_decode(data), orientation, "PNG", mode, bits)
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Name and content of each chunk; pixels (IDAT) without their content."""
+    place = 8
+    while place + 12 <= len(data):
+        length, name = struct.unpack(">I4s", data[place : place + 8])
+        if place + 12 + length > len(data):
+            break
+        yield name, b"" if name == b"IDAT" else data[place + 8 : place + 8 + length]
+        if name == b"IEND":
+            return
+        place += 12 + length
+    raise ImageReadError("the file is truncated")
+
+
+def _decode_jpeg(data: bytes, max_pixels: int) -> tuple[_Array, Facts]:
+    header = JpegImagePlugin.JpegImageFile(io.BytesIO(data))
+    check_size(header.height, header.width, max_pixels)
+    whole = data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")  # the last scan is closed; libjpeg alone would fill up with grey
+    if whole and header.mode in ("L", "RGB"):
+        return _oriented(imagecodecs.jpeg8_decode(data), header.getexif().get(_ORIENTATION, 1), "JPEG", header.mode, 8)
+    return _decode_by_pillow(header, max_pixels)
+
+
+def _decode_webp(data: bytes, max_pixels: int) -> tuple[_Array, Facts]:
+    header = WebPImagePlugin.WebPImageFile(io.BytesIO(data))
+    if getattr(header, "n_frames", 1) > 1:
+        raise ImageReadError("an animated WebP; only single images are read")
+    return _decode_by_pillow(header, max_pixels)
+
+
+def _decode_bmp(data: bytes, max_pixels: int) -> tuple[_Array, Facts]:
+    return _decode_by_pillow(BmpImagePlugin.BmpImageFile(io.BytesIO(data)), max_pixels)
+
+
+def _decode_tiff(data: bytes, max_pixels: int) -> tuple[_Array, Facts]:
+    from coverslip.data.tiff import read_tiff
+
+    image, mode, bits, orientation = read_tiff(data, max_pixels)
+    return _oriented(image, orientation, "TIFF", mode, bits)
+
+
+def _decode_by_pillow(header: ImageFile.ImageFile, max_pixels: int) -> tuple[_Array, Facts]:
+    """Decode by the plugin's own class: `Image.open` would set its own bound on sizes, and warn."""
+    check_size(header.height, header.width, max_pixels)
+    kind, mode, orientation = header.format or "", header.mode, header.getexif().get(_ORIENTATION, 1)
+    return _oriented(pillow_pixels(header), orientation, kind, mode, 1 if mode == "1" else 8)
+
+
+def pillow_pixels(image: Image.Image) -> _Array:
+    """uint8 (h, w) or (h, w, 2, 3 or 4): grey, grey with alpha, RGB or RGBA, whatever the mode was."""
+    if image.mode == "1":
+        return np.asarray(image.convert("L"))
+    if image.mode in ("L", "LA", "RGB", "RGBA"):
+        return np.asarray(image)
+    return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+
+
+def _oriented(image: _Array, orientation: int, kind: str, mode: str, bits: int) -> tuple[_Array, Facts]:
+    """Apply the EXIF orientation and give every image three axes."""
+    image = image[..., None] if image.ndim == 2 else image
+    if orientation in (5, 6, 7, 8):
+        image = image.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    return image, Facts(kind, mode, bits, image.shape[0], image.shape[1])
+
+
+def _reason(error: BaseException) -> str:
+    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if any(sign in text for sign in ("truncated", "too small", "end of stream", "not enough image data", "Truncated")):
+        return "the file is truncated"
+    return f"cannot be decoded: {text[:120]}"

@@ -1,0 +1,161 @@
+"""The decoded pixels of a table: one memory-mapped array on disk, built in one pass over the files.
+
+The same pass measures the files (`Scan`), so that an image is decoded once for audit, training and scoring together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from coverslip.config import DataConfig
+from coverslip.data.cache import cached
+from coverslip.data.images import ImageReadError, read_image
+from coverslip.data.pixels import WHOLE, Geometry, PixelArray
+from coverslip.data.scan import Scan, hash_files, scan_images
+from coverslip.runtime import Progress, hash_text, no_progress
+from coverslip.structures import IntArray, Table
+
+FORMAT = "1"
+PEEK = 96
+LEAST_TRIM = 0.05
+"""Share of the area that a border must take up to be cut off."""
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Stored pixels, addressed by table row.
+
+    Attributes:
+        array: uint8 or uint16 (stored n, h, w, c), memory-mapped.
+        index: int64 (rows,): where each table row stands in `array`.
+        key: hash of the content and of the settings.
+    """
+
+    array: PixelArray
+    index: IntArray
+    key: str
+
+    def read(self, rows: IntArray) -> PixelArray:
+        """The pixels of some table rows, (m, h, w, c)."""
+        chosen: PixelArray = self.array[self.index[rows]]
+        return chosen
+
+    def take(self, rows: IntArray) -> Pixels:
+        """The same pixels for a table that kept only these rows."""
+        return replace(self, index=self.index[rows])
+
+    @staticmethod
+    def of(images: list[PixelArray], geometry: Geometry) -> Pixels:
+        """Pixels of images in memory."""
+        array = np.stack([geometry.apply(image) for image in images])
+        return Pixels(array, np.arange(len(array)), hash_text("memory", str(geometry), array.tobytes().hex()))
+
+
+def load_pixels(table: Table, config: DataConfig, geometry: Geometry, limit: int, progress: Progress = no_progress) -> tuple[Pixels, Scan]:
+    """Decode every image of a table once, or find that it was done before.
+
+    Rows that cannot be read hold zeros; the scan says why.
+
+    Args:
+        table: n samples.
+        config: background and size bound of the decoder.
+        geometry: what is stored of an image.
+        limit: largest size of the cache, in bytes.
+        progress: told about each image.
+    """
+    hashes = hash_files(table)
+    key = hash_text(FORMAT, str(geometry), config.background, str(config.max_pixels), *hashes)
+    shape = (len(table), *geometry.shape)
+
+    def build(folder: Path) -> None:
+        array = np.lib.format.open_memmap(folder / "pixels.npy", mode="w+", dtype=geometry.dtype, shape=shape)
+
+        def keep(row: int, image: PixelArray) -> None:
+            array[row] = geometry.apply(image)
+
+        scan_images(table, config, on_image=keep, progress=progress).save(folder / "scan.npz")
+        array.flush()
+
+    size = int(np.prod(shape)) * geometry.dtype.itemsize
+    folder = cached("pixels", key, build, size=size, limit=limit)
+    scan = Scan.load(folder / "scan.npz")
+    scan = replace(scan, facts=scan.facts.assign(image=list(table.images)))
+    array = np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
+    return Pixels(array, np.arange(len(table)), key), scan
+
+
+@dataclass(frozen=True)
+class Glance:
+    """What a few images of a table look like: enough to choose a geometry.
+
+    Attributes:
+        colour: whether any of them has colour.
+        bits: the largest depth, 8 or 16.
+        height: median rows, in pixels.
+        width: median columns, in pixels.
+        box: what remains without the border that is the same in all of them, as in `Geometry`.
+    """
+
+    colour: bool
+    bits: int
+    height: int
+    width: int
+    box: tuple[float, float, float, float]
+
+
+def glance(table: Table, config: DataConfig) -> Glance:
+    """Decode up to 96 images, evenly spaced over the table.
+
+    Images that cannot be read are passed over; the scan reports them.
+    """
+    rows = np.unique(np.linspace(0, len(table) - 1, min(PEEK, len(table))).round().astype(np.int64))
+    colour, bits, sizes = False, 8, []
+    border = _Border()
+    for row in rows:
+        try:
+            image, facts = read_image(table.root / table.images[row], background=config.background, max_pixels=config.max_pixels)
+        except ImageReadError:
+            continue
+        small = image[:: max(1, image.shape[0] // 64), :: max(1, image.shape[1] // 64)].astype(np.int32)
+        colour |= bool(image.shape[2] == 3 and np.ptp(small, axis=2).max() > 0.05 * np.iinfo(image.dtype).max)
+        bits = max(bits, image.dtype.itemsize * 8)
+        sizes.append((facts.height, facts.width))
+        border.add(image)
+    height, width = np.median(np.array(sizes or [(0, 0)]), axis=0)
+    return Glance(colour, bits, int(height), int(width), border.box())
+
+
+class _Border:
+    """The border that is the same in every image, as long as all have one size."""
+
+    def __init__(self) -> None:
+        self.lowest: PixelArray | None = None
+        self.highest: PixelArray | None = None
+        self.alike = True
+
+    def add(self, image: PixelArray) -> None:
+        """Take in one image (h, w, c)."""
+        if self.lowest is None or self.highest is None:
+            self.lowest, self.highest = image.copy(), image.copy()
+        elif image.shape != self.lowest.shape or image.dtype != self.lowest.dtype:
+            self.alike = False
+        else:
+            np.minimum(self.lowest, image, out=self.lowest)
+            np.maximum(self.highest, image, out=self.highest)
+
+    def box(self) -> tuple[float, float, float, float]:
+        """What remains inside, with one percent around it; the whole image when little would be cut."""
+        if not self.alike or self.lowest is None or self.highest is None:
+            return WHOLE
+        varies = (self.lowest != self.highest).any(axis=2)
+        rows, columns = np.flatnonzero(varies.any(axis=1)), np.flatnonzero(varies.any(axis=0))
+        if not len(rows):
+            return WHOLE
+        height, width = varies.shape
+        top, bottom = max(0.0, rows[0] / height - 0.01), min(1.0, (rows[-1] + 1) / height + 0.01)
+        left, right = max(0.0, columns[0] / width - 0.01), min(1.0, (columns[-1] + 1) / width + 0.01)
+        kept = (bottom - top) * (right - left)
+        return WHOLE if kept > 1 - LEAST_TRIM else (round(top, 4), round(left, 4), round(bottom, 4), round(right, 4))

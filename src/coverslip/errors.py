@@ -1,0 +1,94 @@
+"""Everything that coverslip raises on purpose.
+
+    CoverslipError
+    ├── ConfigError (ValueError)        a key or a value of the config is wrong
+    ├── InputError (ValueError)         a path, table or folder is not what was asked for
+    │   └── MissingInputError (FileNotFoundError)
+    ├── BadImagesError (ValueError)     images that cannot be read; carries the whole list
+    ├── LeakError (ValueError)          duplicates or groups on both sides of a split
+    ├── WeightsError (RuntimeError)     pretrained weights are missing or do not fit
+    ├── BundleError (ValueError)        a bundle is incomplete, changed, or fails its self-test
+    ├── ResourceError (RuntimeError)    memory, disk or time ran out
+    │   └── RunFolderError              a run folder is taken, or is not one
+    └── MissingExtraError (ImportError) an optional package is not installed
+
+Each message says what was found, what was expected, and what to do. Every class also inherits from the builtin that a
+caller would catch.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class CoverslipError(Exception):
+    """Base of every error that coverslip raises on purpose."""
+
+
+class ConfigError(CoverslipError, ValueError):
+    """A key or a value of the config is wrong. `problems` holds one sentence per problem."""
+
+    def __init__(self, problems: str | Sequence[str]) -> None:
+        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        super().__init__(bullet_list(self.problems, head="the config has {n} problems:"))
+
+
+class InputError(CoverslipError, ValueError):
+    """A path, table or folder is not what was asked for."""
+
+
+class MissingInputError(InputError, FileNotFoundError):
+    """A file or folder does not exist."""
+
+
+class BadImagesError(CoverslipError, ValueError):
+    """Images that cannot be read. `problems` maps each image to its reason."""
+
+    def __init__(self, problems: dict[str, str], advice: str = "") -> None:
+        self.problems = dict(problems)
+        lines = [f"{image}: {reason}" for image, reason in self.problems.items()]
+        noun = "image" if len(lines) == 1 else "images"
+        message = f"{len(lines)} {noun} cannot be used:\n" + "\n".join(f"  - {line}" for line in lines)
+        super().__init__(f"{message}\n{advice}" if advice else message)
+
+
+class LeakError(CoverslipError, ValueError):
+    """Duplicates or groups stand on both sides of a split that was given."""
+
+
+class WeightsError(CoverslipError, RuntimeError):
+    """Pretrained weights are missing or do not fit the architecture."""
+
+
+class BundleError(CoverslipError, ValueError):
+    """A bundle is incomplete, changed, or fails its self-test."""
+
+
+class ResourceError(CoverslipError, RuntimeError):
+    """Memory, disk or time ran out."""
+
+
+class RunFolderError(ResourceError):
+    """A run folder is taken by another run, or the folder is not a run."""
+
+
+class MissingExtraError(CoverslipError, ImportError):
+    """An optional package is needed and not installed."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A sentence that offers the nearest known word, or the empty string.
+
+    >>> did_you_mean("resnt18", ["resnet18", "vgg16"])
+    " Did you mean 'resnet18'?"
+    """
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def bullet_list(lines: Sequence[str], head: str) -> str:
+    """One line as it is; several under a head, in which `{n}` is their number."""
+    if len(lines) == 1:
+        return lines[0]
+    return head.format(n=len(lines)) + "".join(f"\n  - {line}" for line in lines)

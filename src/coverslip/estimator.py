@@ -1,0 +1,110 @@
+"""The scikit-learn face: `fit`, `predict`, `predict_proba` on lists of paths or arrays of images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
+
+from coverslip.config import load_config
+from coverslip.data.images import image_from_array, read_image
+from coverslip.data.pixels import PixelArray
+from coverslip.errors import InputError
+from coverslip.experiment import fit_arrays
+from coverslip.structures import FloatArray
+
+
+class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """An image classifier with scikit-learn's conventions: clone, get_params, cross_val_score and pipelines work.
+
+    Args:
+        backbone: a timm architecture or one of ours.
+        weights: `pretrained`, `none`, a file, or a bundle.
+        regime: `probe`, `finetune` or `scratch`.
+        head: `single`, `multi` or sizes of hidden layers.
+        height: rows of the network's input, in pixels; the backbone's own when None.
+        width: columns; `height` when None.
+        epochs: passes over the training images.
+        seed: of all that is random.
+        sections: further config sections, `{"augment": {"horizontal_flip": True}}`.
+
+    Attributes:
+        classes_: the labels, sorted.
+        n_features_in_: 1; an image is one feature.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "mobilenetv2_100",
+        *,
+        weights: str = "pretrained",
+        regime: str = "probe",
+        head: str | list[int] = "single",
+        height: int | None = None,
+        width: int | None = None,
+        epochs: int = 10,
+        seed: int = 0,
+        sections: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        self.backbone = backbone
+        self.weights = weights
+        self.regime = regime
+        self.head = head
+        self.height = height
+        self.width = width
+        self.epochs = epochs
+        self.seed = seed
+        self.sections = sections
+
+    def fit(self, X: Any, y: Any) -> Self:  # noqa: N803
+        """Learn from images.
+
+        Args:
+            X: n paths, or uint8 / uint16 arrays (h, w), (h, w, 3), (h, w, 4), or one array of n of them.
+            y: n labels.
+
+        Raises:
+            InputError: different lengths, or fewer than two classes.
+            BadImagesError: an image cannot be read.
+        """
+        labels = np.asarray(y)
+        if len(X) != len(labels):
+            raise InputError(f"X holds {len(X)} images and y {len(labels)} labels; expected one label an image")
+        self.classes_, targets = np.unique(labels, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise InputError(f"y holds one class only ({self.classes_[0]!r}); expected two or more")
+        self.n_features_in_ = 1
+        self.network_ = fit_arrays(self._config(), decode(X), targets.astype(np.int64), len(self.classes_))
+        return self
+
+    def predict_proba(self, X: Any) -> FloatArray:  # noqa: N803
+        """Probabilities, float64 (n, classes), columns in the order of `classes_`."""
+        check_is_fitted(self)
+        geometry = self.network_.geometry
+        return self.network_.scores(np.stack([geometry.apply(image)]) for image in decode(X))
+
+    def predict(self, X: Any) -> npt.NDArray[Any]:  # noqa: N803
+        """The label of each image, (n,)."""
+        chosen: npt.NDArray[Any] = self.classes_[self.predict_proba(X).argmax(axis=1)]
+        return chosen
+
+    def _config(self) -> Any:
+        exact = self.regime == "probe" and self.head == "single"
+        own = {
+            "pixels": {} if self.height is None else {"height": self.height, "width": self.width or self.height},
+            "model": {"backbone": self.backbone, "weights": self.weights, "head": self.head},
+            "training": {"regime": self.regime, "epochs": self.epochs, "seed": self.seed, **({"optimizer": "exact"} if exact else {})},
+        }
+        config = load_config(own, self.sections or {})
+        config.check()
+        return config
+
+
+def decode(images: Sequence[Any]) -> list[PixelArray]:
+    """Paths and arrays as decoded images (h, w, c)."""
+    return [image_from_array(image) if isinstance(image, np.ndarray) else read_image(Path(image))[0] for image in images]

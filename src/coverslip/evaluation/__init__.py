@@ -1,0 +1,1 @@
+"""Numbers, intervals and decisions: plain numpy, no torch."""

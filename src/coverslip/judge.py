@@ -1,0 +1,56 @@
+"""Judge a bundle on a labelled set that it has not seen: numbers with intervals, predictions, pictures for a report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from coverslip.config import IntervalsConfig, parse_overrides
+from coverslip.errors import ConfigError
+from coverslip.evaluation.evaluate import evaluate
+from coverslip.pictures import save_judged_pictures
+from coverslip.predict import Model
+from coverslip.record import RunFolder, Stopwatch
+from coverslip.runtime import Progress, no_progress
+from coverslip.structures import RunResult, Task
+
+
+def evaluate_bundle(
+    bundle: str | Path, data: str | Path, out: str | Path | None = None, *, settings: Sequence[str] = (), progress: Progress = no_progress
+) -> RunResult:
+    """Score a labelled set and write metrics.json, predictions.csv, environment.json, pictures.
+
+    Args:
+        bundle: a bundle or run folder.
+        data: folder of class folders or a table; its classes must be among the bundle's. Merges of the training run apply.
+        out: folder for the results; `evaluations/<data>` when not given.
+        settings: `data.*`, `split.group` and `intervals.*` overrides.
+        progress: told about each batch.
+
+    Raises:
+        InputError: a class that the bundle does not know.
+        RunFolderError: the folder holds results already.
+    """
+    model = Model(bundle)
+    layer = parse_overrides(settings)
+    unknown = set(layer) - {"data", "split", "intervals"}
+    if unknown:
+        raise ConfigError(f"evaluate takes data.*, split.group and intervals.* keys, not {', '.join(sorted(unknown))}")
+    intervals = IntervalsConfig.model_validate(layer.get("intervals", {}))
+    folder = Path(out) if out is not None else Path("evaluations") / Path(data).absolute().stem
+    with RunFolder.claim(folder, resume=False) as place:
+        watch = Stopwatch()
+        with watch("judge"):
+            predictions, table, problems = model.judge(data, progress, group=layer.get("split", {}).get("group"), **layer.get("data", {}))
+        numbers: dict[str, Any] = {"task": str(model.bundle.task), "classes": list(model.classes), "level": intervals.level}
+        if model.bundle.task == Task.BINARY:
+            numbers |= {"positive": model.classes[1], "threshold": model.bundle.threshold}
+        numbers["test"] = evaluate(
+            predictions, level=intervals.level, resamples=intervals.resamples, seed=0, threshold=model.bundle.threshold
+        )
+        notes = [f"{len(problems)} images could not be read: {', '.join(list(problems)[:5])}"] if problems else []
+        with watch("pictures"):
+            save_judged_pictures(place.path / "pictures", table, predictions, model.bundle.background, model.bundle.max_pixels)
+        place.write_judgement(predictions, numbers, model.bundle, watch, bundle=str(bundle), data=str(data), notes=notes, bad=problems)
+        return RunResult(place.path, numbers, watch.total, tuple(notes))

@@ -1,0 +1,120 @@
+"""A classifier: a backbone and a head, and how to build the pair again from a few plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from coverslip.config import ModelConfig
+from coverslip.errors import BundleError
+from coverslip.models.backbones import Backbone, BackboneSpec, assemble_backbone, empty_backbone
+from coverslip.models.heads import build_head
+from coverslip.models.networks import Size, State, misfits
+from coverslip.models.weights import Weights, find_weights
+
+HeadKind = Literal["single", "multi"] | list[int]
+
+
+class Classifier(nn.Module):
+    """From images to one score a class.
+
+    Attributes:
+        backbone: images to vectors.
+        head: vectors to scores.
+        head_kind: `single`, `multi`, or the sizes of hidden layers.
+        classes: number of scores.
+        notes: sentences on where the weights come from.
+    """
+
+    def __init__(self, backbone: Backbone, head_kind: HeadKind, classes: int, notes: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = build_head(head_kind, backbone.features, classes)
+        self.head_kind: HeadKind = head_kind
+        self.classes = classes
+        self.notes = notes
+
+    def forward(self, images: Tensor) -> Tensor:
+        """float (n, channels, height, width) -> float32 (n, classes), logits."""
+        logits: Tensor = self.head(self.backbone(images))
+        return logits.float()
+
+
+def build_classifier(config: ModelConfig, *, channels: int, classes: int, size: Size, seed: int) -> Classifier:
+    """The classifier that a config asks for, in training mode on the CPU.
+
+    What is not learned yet is random from `seed`; torch's global generator is left as it was. Going on from a bundle
+    takes its backbone, and its head when all shapes agree; `notes` says which.
+
+    Args:
+        config: backbone, weights, head.
+        channels: planes of the input, 1 or more.
+        classes: number of scores, 1 or more.
+        size: (height, width) of the input, in pixels.
+        seed: of the random weights.
+
+    Raises:
+        ConfigError: an unknown backbone, or one that cannot take these arguments or this size.
+        WeightsError: the weights are missing or do not fit.
+    """
+    weights = find_weights(config.backbone, config.weights)
+    with seeded(seed):
+        backbone = assemble_backbone(config, weights, channels, size)
+        classifier = Classifier(backbone, config.head, classes)
+    classifier.notes = (f"backbone weights: {backbone.weights}", *_go_on(classifier.head, weights))
+    return classifier
+
+
+def _go_on(head: nn.Module, weights: Weights | None) -> tuple[str, ...]:
+    """Load the head of a bundle where it fits; a sentence on it, or nothing when there is no bundle."""
+    if weights is None or not weights.head:
+        return ()
+    problems = misfits(weights.head, head.state_dict())
+    if problems:
+        return (f"head: random, for that of {weights.source} is another one: {'; '.join(problems)}",)
+    head.load_state_dict(weights.head)
+    named = f", which told {', '.join(weights.classes)} apart, in this order" if weights.classes else ""
+    return (f"head: from {weights.source}{named}",)
+
+
+def architecture_json(classifier: Classifier) -> dict[str, Any]:
+    """Plain JSON values from which `from_architecture` builds the same module; kept as `architecture` in a bundle."""
+    return {"backbone": classifier.backbone.spec.to_json(), "head": classifier.head_kind, "classes": classifier.classes}
+
+
+def from_architecture(value: Mapping[str, Any], state: State | None = None) -> Classifier:
+    """Build a classifier again, without looking for pretrained weights; torch's global generator is left as it was.
+
+    Args:
+        value: what `architecture_json` gave.
+        state: tensors for it, e.g. of `model.safetensors`; random weights when not given.
+
+    Raises:
+        BundleError: keys are missing, or `state` does not fit; some tensors are named.
+        ConfigError: this installation does not know the architecture.
+    """
+    try:
+        spec = BackboneSpec.from_json(value["backbone"])
+        head, classes = value["head"], int(value["classes"])
+    except (KeyError, TypeError) as error:
+        raise BundleError(f"the architecture of the bundle is incomplete: {type(error).__name__}: {error}") from error
+    with seeded(0):
+        classifier = Classifier(empty_backbone(spec), head, classes)
+    if state is not None:
+        problems = misfits(state, classifier.state_dict())
+        if problems:
+            raise BundleError(f"the weights do not fit the architecture of the bundle: {'; '.join(problems)}")
+        classifier.load_state_dict(state, strict=False)
+    return classifier
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw from `seed` on the CPU inside the block; the global generator goes on afterwards as if nothing had been drawn."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield

@@ -1,0 +1,54 @@
+"""Which device, and in which precision."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import nn
+
+from coverslip.errors import ConfigError
+
+
+def choose_device(wanted: str) -> torch.device:
+    """The device for `auto`, `cpu` or `gpu`.
+
+    Raises:
+        ConfigError: `gpu` where there is none.
+    """
+    if wanted == "cpu":
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    if wanted == "gpu":
+        raise ConfigError('training.device = "gpu", but torch sees no GPU here; say training.device = "auto" or "cpu"')
+    return torch.device("cpu")
+
+
+def choose_precision(wanted: str, device: torch.device, model: nn.Module) -> str:
+    """`bf16` or `32`; `auto` is bf16 where the hardware multiplies bfloat16 matrices natively and the model gains from it.
+
+    On a CPU, networks of depthwise convolutions (MobileNet, EfficientNet) are bound by memory, and converting to and fro
+    costs more than bfloat16 saves: they stay in 32 bits.
+    """
+    if wanted != "auto":
+        return wanted
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "32"
+    if device.type == "cpu":
+        if any(isinstance(layer, nn.Conv2d) and 1 < layer.in_channels == layer.groups for layer in model.modules()):
+            return "32"
+        return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "32"
+    return "32"
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """Forward passes in bfloat16 where `precision` says so."""
+    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+def hardware_name(device: torch.device) -> str:
+    """The name of a device for the record: a GPU's model, or cpu."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -1,0 +1,91 @@
+"""Stored pixels in, scores out: normalisation, classifier and test-time copies as one thing.
+
+Training, scoring, features and every use of a bundle go through this class, so that they agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from coverslip.config import AugmentConfig
+from coverslip.data.pixels import Geometry, Normalisation, PixelArray
+from coverslip.data.transforms import tta_copies
+from coverslip.models.classifier import Classifier
+from coverslip.models.hardware import autocast
+from coverslip.structures import FloatArray
+
+SCORE_BATCH = 64
+"""Images per forward pass when nothing is learned."""
+
+
+@dataclass
+class Network:
+    """A classifier with all that stands before it.
+
+    Attributes:
+        classifier: logits from normalised batches.
+        geometry: how an image becomes stored pixels.
+        normalisation: how stored pixels become a batch.
+        augment: which flips are legitimate for test-time copies.
+        tta: `none`, `flips` or `turns`.
+        device: where it runs.
+        precision: `bf16` or `32`.
+    """
+
+    classifier: Classifier
+    geometry: Geometry
+    normalisation: Normalisation
+    augment: AugmentConfig
+    tta: str
+    device: torch.device
+    precision: str
+
+    def __post_init__(self) -> None:
+        self.classifier.to(device=self.device)
+        self.classifier.to(memory_format=torch.channels_last)
+
+    def batch(self, pixels: PixelArray) -> Tensor:
+        """Stored pixels (n, h, w, c) as a normalised float32 (n, c, h, w) batch on the device."""
+        return self.normalisation.apply(torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device))
+
+    @torch.inference_mode()
+    def scores(self, batches: Iterable[PixelArray]) -> FloatArray:
+        """Probabilities.
+
+        Args:
+            batches: stored pixels, each (n, h, w, c).
+
+        Returns:
+            float64 (all n, classes), rows sum to 1: the mean over the test-time copies.
+        """
+        self.classifier.eval()
+        rows = [self._batch_scores(self.batch(pixels)) for pixels in batches]
+        return np.concatenate(rows) if rows else np.zeros((0, self.classifier.classes))
+
+    def _batch_scores(self, batch: Tensor) -> FloatArray:
+        copies = tta_copies(batch, self.tta, self.augment)
+        with autocast(self.device, self.precision):
+            logits = [self.classifier(copy) for copy in copies]
+        mean = torch.stack([one.double().softmax(dim=1) for one in logits]).mean(dim=0)
+        return mean.cpu().numpy()
+
+    @torch.inference_mode()
+    def features(self, batches: Iterable[Tensor]) -> Iterator[npt.NDArray[np.float32]]:
+        """Pooled features, float32 (n, features), of each normalised batch."""
+        self.classifier.eval()
+        for batch in batches:
+            with autocast(self.device, self.precision):
+                features = self.classifier.backbone(batch)
+            yield features.float().cpu().numpy()
+
+
+def chunks(array: PixelArray, rows: npt.NDArray[np.int64], size: int = SCORE_BATCH) -> Iterator[PixelArray]:
+    """The given rows of an array, `size` at a time."""
+    for start in range(0, len(rows), size):
+        yield array[rows[start : start + size]]

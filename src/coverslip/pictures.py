@@ -1,0 +1,162 @@
+"""Pictures that a run keeps for its report: what the network sees, augmentation, mistakes, duplicates, suspected labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from coverslip.config import RunConfig
+from coverslip.data.audit import Audit
+from coverslip.data.images import read_image
+from coverslip.data.pixels import PixelArray
+from coverslip.data.store import Pixels
+from coverslip.data.transforms import augment
+from coverslip.evaluation.label_errors import suspected_label_errors
+from coverslip.network import Network
+from coverslip.record import out_of_sample
+from coverslip.runtime import derived_seed, write_json, writing
+from coverslip.structures import Predictions, Split, Table
+
+SIDE = 256
+SAMPLES = 8
+AUGMENTED = 4
+COPIES = 7
+MISTAKES = 12
+PAIRS = 8
+
+
+@dataclass
+class Album:
+    """Pictures of one run, written as small PNG files with an index."""
+
+    folder: Path
+    table: Table
+    background: str
+    max_pixels: int
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    written: dict[int, str] = field(default_factory=dict)
+
+    def original(self, row: int) -> str:
+        """A small copy of the image file of a row; gives its name."""
+        if row not in self.written:
+            image, _ = read_image(self.table.paths[row], background=self.background, max_pixels=self.max_pixels)
+            self.written[row] = self.keep(f"original-{row}", image)
+        return self.written[row]
+
+    def keep(self, name: str, image: PixelArray) -> str:
+        """Write an image (h, w, c), at most 256 pixels on a side; gives the file's name."""
+        eight = image if image.dtype == np.uint8 else _stretched(image)
+        picture = Image.fromarray(eight[..., 0] if eight.shape[2] == 1 else eight)
+        picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+        picture.save(self.folder / f"{name}.png", optimize=False)
+        return f"{name}.png"
+
+    def as_seen(self, batch: torch.Tensor) -> list[PixelArray]:
+        """Normalised float (n, c, h, w) as pictures: each stretched from its lowest to its highest value."""
+        return [_stretched(one.permute(1, 2, 0).cpu().numpy()) for one in batch]
+
+
+def save_pictures(
+    folder: Path,
+    table: Table,
+    split: Split,
+    pixels: Pixels,
+    audit: Audit,
+    network: Network,
+    predictions: dict[str, Predictions],
+    config: RunConfig,
+) -> None:
+    """Write the folder `pictures/` of a run, whole or not at all."""
+    with writing(folder) as place:
+        place.mkdir()
+        album = Album(place, table, config.data.background, config.data.max_pixels)
+        _samples(album, split, pixels, network)
+        if config.augment.active:
+            _augmented(album, split, pixels, network, config)
+        _duplicates(album, audit)
+        if predictions:
+            judged = out_of_sample(predictions)
+            _mistakes(album, judged)
+            _label_errors(album, judged)
+        write_json(place / "index.json", album.entries)
+
+
+def save_judged_pictures(folder: Path, table: Table, judged: Predictions, background: str, max_pixels: int) -> None:
+    """Write the folder `pictures/` of an evaluation: the most confident mistakes, and suspected label errors."""
+    with writing(folder) as place:
+        place.mkdir()
+        album = Album(place, table, background, max_pixels)
+        _mistakes(album, judged)
+        _label_errors(album, judged)
+        write_json(place / "index.json", album.entries)
+
+
+def _examples(table: Table, rows: Sequence[int], most: int) -> list[int]:
+    """Rows that go through the classes in turn."""
+    by_class = [[row for row in rows if table.labels[row] == code] for code in range(len(table.classes))]
+    rounds = max((len(found) for found in by_class), default=0)
+    mixed = [found[turn] for turn in range(min(rounds, most)) for found in by_class if turn < len(found)]
+    return mixed[:most]
+
+
+def _samples(album: Album, split: Split, pixels: Pixels, network: Network) -> None:
+    rows = _examples(album.table, split.rows("train").tolist(), max(SAMPLES, min(len(album.table.classes), 16)))
+    seen = album.as_seen(network.batch(pixels.read(np.array(rows))))
+    for row, view in zip(rows, seen, strict=True):
+        entry = {"kind": "sample", "image": album.table.images[row], "label": album.table.label_text(row)}
+        album.entries.append(entry | {"original": album.original(row), "network": album.keep(f"network-{row}", view)})
+
+
+def _augmented(album: Album, split: Split, pixels: Pixels, network: Network, config: RunConfig) -> None:
+    for row in _examples(album.table, split.rows("train").tolist(), AUGMENTED):
+        generator = torch.Generator().manual_seed(derived_seed("contact sheet", config.training.seed, row))
+        batch = network.batch(pixels.read(np.full(COPIES, row)))
+        views = album.as_seen(torch.cat([batch[:1], augment(batch, config.augment, generator)]))
+        files = [album.keep(f"augmented-{row}-{number}", view) for number, view in enumerate(views)]
+        album.entries.append({"kind": "augmented", "image": album.table.images[row], "label": album.table.label_text(row), "files": files})
+
+
+def _duplicates(album: Album, audit: Audit) -> None:
+    pairs = [(first, second, 1.0) for first, second in audit.duplicates.exact] + list(audit.duplicates.confirmed)
+    for first, second, similarity in pairs[:PAIRS]:
+        entry: dict[str, Any] = {"kind": "duplicate", "similarity": similarity, "files": [album.original(first), album.original(second)]}
+        for side, row in (("first", first), ("second", second)):
+            entry |= {side: album.table.images[row], f"{side}_label": album.table.label_text(row)}
+        album.entries.append(entry)
+
+
+def _mistakes(album: Album, judged: Predictions) -> None:
+    assert judged.targets is not None
+    wrong = np.flatnonzero(judged.predicted != judged.targets)
+    confidence = judged.scores[wrong, judged.predicted[wrong]]
+    place = {image: row for row, image in enumerate(album.table.images)}
+    for number in np.argsort(-confidence, kind="stable")[:MISTAKES].tolist():
+        row = int(wrong[number])
+        entry = {"kind": "mistake", "image": judged.images[row], "label": judged.classes[judged.targets[row]]}
+        entry |= {"predicted": judged.classes[judged.predicted[row]], "score": float(confidence[number])}
+        album.entries.append(entry | {"file": album.original(place[judged.images[row]])})
+
+
+def _label_errors(album: Album, judged: Predictions) -> None:
+    place = {image: row for row, image in enumerate(album.table.images)}
+    for suspect in suspected_label_errors(judged, limit=MISTAKES):
+        entry = {
+            "kind": "label_error",
+            "image": suspect.image,
+            "label": suspect.label,
+            "suggestion": suspect.suggestion,
+            "score": suspect.score,
+        }
+        album.entries.append(entry | {"file": album.original(place[suspect.image])})
+
+
+def _stretched(values: np.ndarray[Any, Any]) -> PixelArray:
+    """Any numbers as uint8, from the lowest to the highest."""
+    low, high = float(values.min()), float(values.max())
+    return ((values.astype(np.float32) - low) * (255.0 / max(high - low, 1e-9))).round().astype(np.uint8)

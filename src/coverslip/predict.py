@@ -1,0 +1,234 @@
+"""Use a bundle: score files, folders, tables and arrays, and judge it on a labelled set.
+
+Files are read and resized by a pool of threads while the network works on the batch before; memory holds a few batches,
+however many files there are.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from coverslip.bundle import Bundle, find_bundle, load_bundle, self_test
+from coverslip.config import DataConfig, SplitConfig
+from coverslip.data.images import ImageReadError, image_from_array
+from coverslip.data.pixels import PixelArray
+from coverslip.data.sources import list_images, load_table
+from coverslip.errors import BadImagesError, InputError, MissingInputError
+from coverslip.evaluation.frames import predictions_frame
+from coverslip.network import SCORE_BATCH
+from coverslip.runtime import Progress, cpu_count, no_progress, writing
+from coverslip.structures import FloatArray, Predictions, Table
+
+ImageInput = str | Path | npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+
+
+@dataclass
+class Scored:
+    """Scores of the images that could be read, and the reasons of those that could not.
+
+    Attributes:
+        scores: float64 (n, classes); rows of images that could not be read hold NaN.
+        problems: row → reason.
+    """
+
+    scores: FloatArray
+    problems: dict[int, str]
+
+
+class Model:
+    """A bundle that is ready to predict.
+
+    Args:
+        path: a bundle, or a run folder with one.
+        device: `auto`, `cpu` or `gpu`.
+        check: score the stored sample first, and refuse a bundle that does not reproduce itself.
+
+    Raises:
+        MissingInputError: no bundle there.
+        BundleError: the bundle is damaged, or fails its self-test.
+    """
+
+    def __init__(self, path: str | Path, *, device: str = "auto", check: bool = True) -> None:
+        self.bundle: Bundle = load_bundle(Path(path), device=device)
+        if check:
+            self_test(self.bundle, find_bundle(Path(path)))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the scores."""
+        return self.bundle.classes
+
+    def predict(self, inputs: ImageInput | Sequence[ImageInput], progress: Progress = no_progress) -> pd.DataFrame:
+        """Predict images.
+
+        Args:
+            inputs: paths of files, folders and tables, or arrays uint8 / uint16 (h, w), (h, w, 3) or (h, w, 4).
+            progress: told about each batch.
+
+        Returns:
+            One row an image in the order of the input: `image`, `p_<class>`..., `predicted`, `uncertain`, `error`. An
+            image that cannot be read has empty scores, and its reason in `error`.
+
+        Raises:
+            MissingInputError: a path does not exist.
+        """
+        paths, names = _expand(inputs)
+        return self._frame(names, self.score(paths, progress))
+
+    def predict_proba(self, inputs: Sequence[ImageInput], progress: Progress = no_progress) -> FloatArray:
+        """Probabilities, float64 (n, classes).
+
+        Raises:
+            BadImagesError: an image cannot be read.
+        """
+        paths, names = _expand(inputs)
+        scored = self.score(paths, progress)
+        if scored.problems:
+            raise BadImagesError({names[row]: reason for row, reason in scored.problems.items()})
+        return scored.scores
+
+    def score(self, inputs: Sequence[ImageInput], progress: Progress = no_progress) -> Scored:
+        """Probabilities of files or arrays, in order, in bounded memory."""
+        scores = np.full((len(inputs), len(self.classes)), np.nan)
+        problems: dict[int, str] = {}
+        rows: list[int] = []
+        batch: list[PixelArray] = []
+
+        def flush() -> None:
+            if batch:
+                scores[rows] = self.bundle.scores([np.stack(batch)])
+                batch.clear()
+                rows.clear()
+
+        for row, result in enumerate(self._pixels(inputs)):
+            if isinstance(result, str):
+                problems[row] = result
+            else:
+                rows.append(row)
+                batch.append(result)
+            if len(batch) == SCORE_BATCH:
+                flush()
+                progress("predicting", row + 1, len(inputs), {})
+        flush()
+        progress("predicting", len(inputs), len(inputs), {})
+        return Scored(scores, problems)
+
+    def _pixels(self, inputs: Sequence[ImageInput]) -> Iterator[PixelArray | str]:
+        """Stored pixels of each input in order, or the reason why there are none; at most a few batches ahead."""
+        with ThreadPoolExecutor(cpu_count()) as pool:
+            waiting: deque[Future[PixelArray | str]] = deque()
+            todo = iter(inputs)
+            for item in islice(todo, 3 * SCORE_BATCH):
+                waiting.append(pool.submit(self._read, item))
+            while waiting:
+                yield waiting.popleft().result()
+                for item in islice(todo, 1):
+                    waiting.append(pool.submit(self._read, item))
+
+    def _read(self, item: ImageInput) -> PixelArray | str:
+        try:
+            if isinstance(item, np.ndarray):
+                return self.bundle.network.geometry.apply(image_from_array(item))
+            return self.bundle.read(Path(item))
+        except ImageReadError as error:
+            return str(error)
+        except OSError as error:
+            return error.strerror or type(error).__name__
+
+    def _frame(self, names: Sequence[str], scored: Scored) -> pd.DataFrame:
+        readable = np.nan_to_num(scored.scores, nan=0.0)
+        predictions = Predictions(tuple(names), readable, self.bundle.decide(readable), self.classes, self.bundle.task)
+        frame = predictions_frame(predictions)
+        frame["error"] = [scored.problems.get(row, "") for row in range(len(names))]
+        bad = list(scored.problems)
+        frame.loc[bad, [f"p_{name}" for name in self.classes]] = np.nan
+        frame.loc[bad, "predicted"] = ""
+        return frame
+
+    def judge(self, data: str | Path, progress: Progress = no_progress, **settings: object) -> tuple[Predictions, Table, dict[str, str]]:
+        """Score a labelled set that the model has not seen.
+
+        Args:
+            data: folder of class folders, or a table with an image and a label column.
+            progress: told about each batch.
+            settings: further keys of the `[data]` section.
+
+        Returns:
+            Predictions with targets in the bundle's class order, their table, and image → reason of those left out.
+
+        Raises:
+            InputError: a class that the bundle does not know.
+        """
+        merges = self.bundle.provenance.get("merge", {})
+        table = _with_classes(data, self.classes, merges, settings)
+        scored = self.score(table.paths, progress)
+        problems = {table.images[row]: reason for row, reason in scored.problems.items()}
+        kept = np.array([row not in scored.problems for row in range(len(table))])
+        if not kept.any():
+            raise BadImagesError(problems, "Not one image could be read.")
+        table, scores = table.take(kept), scored.scores[kept]
+        predictions = Predictions(
+            table.images, scores, self.bundle.decide(scores), self.classes, self.bundle.task, table.targets, table.groups
+        )
+        return predictions, table, problems
+
+
+def write_table(frame: pd.DataFrame, out: Path) -> Path:
+    """Write predictions as CSV or Parquet by the suffix, or as predictions.csv into a folder; whole or not at all.
+
+    Raises:
+        InputError: another suffix.
+        ResourceError: the place cannot be written.
+    """
+    if not out.suffix:
+        out = out / "predictions.csv"
+    if out.suffix.lower() not in (".csv", ".parquet"):
+        raise InputError(f"--out {out}: expected a name that ends in .csv or .parquet, or a folder")
+    with writing(out) as temporary:
+        if out.suffix.lower() == ".csv":
+            frame.to_csv(temporary, index=False, lineterminator="\n")
+        else:
+            frame.to_parquet(temporary, index=False)
+    return out
+
+
+def load(path: str | Path, *, device: str = "auto") -> Model:
+    """Open a bundle or a run folder for prediction."""
+    return Model(path, device=device)
+
+
+def _expand(inputs: ImageInput | Sequence[ImageInput]) -> tuple[list[ImageInput], list[str]]:
+    """Files behind paths, in order, with their names; arrays stand for themselves."""
+    items: Iterable[ImageInput] = [inputs] if isinstance(inputs, (str, Path, np.ndarray)) else inputs
+    found: list[ImageInput] = []
+    names: list[str] = []
+    for number, item in enumerate(items):
+        if isinstance(item, np.ndarray):
+            found.append(item)
+            names.append(str(number))
+            continue
+        if not Path(item).exists():
+            raise MissingInputError(f"no file or folder at {item}")
+        paths, labels = list_images([item])
+        found += paths
+        names += labels
+    if not found:
+        raise InputError("there is nothing to predict: no image was given")
+    return found, names
+
+
+def _with_classes(data: str | Path, classes: tuple[str, ...], merges: dict[str, list[str]], settings: dict[str, object]) -> Table:
+    """A labelled table with its targets in the given class order, also where it holds only some of the classes."""
+    group = settings.pop("group", None)
+    split = SplitConfig.model_validate({"group": group})
+    base: dict[str, object] = {"path": str(data), "on_bad_image": "skip", "merge": merges, **settings}
+    return load_table(DataConfig.model_validate(base), split, known_classes=classes)

@@ -1,0 +1,284 @@
+"""What a run writes down: its folder, tables, environment and model card."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+import pandas as pd
+
+from coverslip.bundle import Bundle
+from coverslip.config import RunConfig, dump_toml, load_config, read_toml
+from coverslip.data.audit import Audit
+from coverslip.data.split import split_frame
+from coverslip.errors import RunFolderError
+from coverslip.evaluation.frames import predictions_frame
+from coverslip.evaluation.label_errors import suspected_label_errors
+from coverslip.models.hardware import hardware_name
+from coverslip.models.summary import summarise
+from coverslip.network import Network
+from coverslip.runtime import explained, git_state, hash_text, machine_facts, package_versions, write_file, write_json
+from coverslip.structures import FloatArray, Predictions, RunResult, Split, Table, number_text
+
+HISTORY = (
+    "fold", "phase", "step", "epoch", "seconds", "learning_rate", "train_loss", "validation_loss", "validation_accuracy",
+    "validation_macro_f1", "images_per_second", "kept",
+)  # fmt: skip
+_LOG = logging.getLogger("coverslip")
+
+
+@dataclass
+class Stopwatch:
+    """Seconds by stage."""
+
+    stages: dict[str, float] = field(default_factory=dict)
+    began: float = field(default_factory=time.perf_counter)
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Count the block's time for a stage."""
+        start = time.perf_counter()
+        _LOG.info("%s: begins", stage)
+        try:
+            yield
+        finally:
+            self.stages[stage] = time.perf_counter() - start
+            _LOG.info("%s: %.1f s", stage, self.stages[stage])
+
+    @property
+    def total(self) -> float:
+        """Seconds since the watch was made."""
+        return time.perf_counter() - self.began
+
+
+@dataclass
+class RunFolder:
+    """A run folder that this process alone writes to."""
+
+    path: Path
+    resume: bool
+
+    @staticmethod
+    @contextmanager
+    def claim(path: Path, *, resume: bool) -> Iterator[RunFolder]:
+        """Take a folder for one run; a log of the run is kept in `run.log`.
+
+        Raises:
+            RunFolderError: another run works there, or it holds a run and `resume` was not asked for.
+            ResourceError: the folder cannot be written.
+        """
+        with explained(path):
+            path.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise RunFolderError(f"another run is at work in {path}; wait for it, or choose another --out") from None
+        handler: logging.Handler | None = None
+        try:
+            if not resume and any((path / name).exists() for name in ("config.toml", "metrics.json", "checkpoints")):
+                raise RunFolderError(f"{path} holds a run already; choose another --out, go on with --resume, or remove the folder")
+            with explained(path):
+                handler = logging.FileHandler(path / "run.log", encoding="utf-8")
+            handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+            _LOG.addHandler(handler)
+            _LOG.setLevel(logging.INFO)
+            yield RunFolder(path, resume)
+        except BaseException as error:
+            _LOG.info("stopped: %s: %s", type(error).__name__, error)
+            raise
+        finally:
+            if handler is not None:
+                _LOG.removeHandler(handler)
+                handler.close()
+            lock.release()
+            (path / ".lock").unlink(missing_ok=True)
+            if {file.name for file in path.iterdir()} <= {"run.log"}:
+                shutil.rmtree(path, ignore_errors=True)
+
+    def earlier(self, config: RunConfig) -> tuple[RunConfig, RunResult | None]:
+        """The config that this folder's run was started with, and its result when it is finished."""
+        stored = self.path / "config.toml"
+        if not self.resume or not stored.is_file():
+            return config, None
+        started = load_config(read_toml(stored))
+        if (self.path / "metrics.json").is_file() and (self.path / "bundle").is_dir():
+            metrics = json.loads((self.path / "metrics.json").read_text(encoding="utf-8"))
+            return started, RunResult(self.path, metrics, 0.0, ("this run was finished before; nothing was done",))
+        return started, None
+
+    def write_config(self, config: RunConfig) -> None:
+        """Write config.toml."""
+        write_file(self.path / "config.toml", dump_toml(config))
+
+    def write_start(self, config: RunConfig, audit: Audit, table: Table, split: Split) -> None:
+        """Write all that is known before learning begins."""
+        self.write_config(config)
+        write_json(self.path / "audit.json", audit.to_json())
+        write_file(self.path / "split.csv", csv_text(split_frame(table, split)))
+
+    # Checkpoints
+
+    def checkpoint(self, name: str) -> Path:
+        """The file in which a fit keeps its state."""
+        return self.path / "checkpoints" / f"{name}.safetensors"
+
+    def keep_scores(self, name: str, scores: FloatArray) -> None:
+        """Keep the scores of a finished fold, for resuming."""
+        buffer = io.BytesIO()
+        np.save(buffer, scores, allow_pickle=False)
+        write_file(self.path / "checkpoints" / f"{name}.npy", buffer.getvalue())
+
+    def load_scores(self, name: str) -> FloatArray | None:
+        """The scores of a fold that was finished before."""
+        file = self.path / "checkpoints" / f"{name}.npy"
+        return np.load(file, allow_pickle=False) if file.is_file() else None
+
+    # The end
+
+    def write_results(
+        self, history: list[dict[str, Any]], predictions: dict[str, Predictions], metrics: dict[str, Any], network: Network, batch_size: int
+    ) -> None:
+        """Write history, predictions, suspected label errors, model summary; metrics.json last, for it says that all is there."""
+        write_file(self.path / "history.csv", csv_text(pd.DataFrame(history, columns=list(HISTORY))))
+        write_file(self.path / "predictions.csv", csv_text(all_predictions(predictions)))
+        suspects = suspected_label_errors(out_of_sample(predictions))
+        columns = ["image", "label", "suggestion", "score"]
+        write_file(
+            self.path / "label_errors.csv",
+            csv_text(pd.DataFrame([{name: getattr(one, name) for name in columns} for one in suspects], columns=columns)),
+        )
+        geometry = network.geometry
+        summary = summarise(network.classifier, (geometry.height, geometry.width), geometry.channels, batch_size=batch_size)
+        write_json(self.path / "summary.json", summary.to_json())
+        write_json(self.path / "metrics.json", metrics)
+
+    def write_environment(self, network: Network, config: RunConfig, **facts: Any) -> None:
+        """Write environment.json: versions, hardware, seeds, hashes, and how the run was called."""
+        spec = network.classifier.backbone.spec
+        environment = {
+            "versions": package_versions(),
+            "machine": machine_facts(),
+            "device": hardware_name(network.device),
+            "precision": network.precision,
+            "git": git_state(Path.cwd()),
+            "seeds": {"split": config.split.seed, "training": config.training.seed},
+            "weights": {"source": spec.source, "sha256": spec.sha256},
+            "config_sha256": hash_text(dump_toml(config)),
+        }
+        write_json(self.path / "environment.json", environment | facts)
+
+    def write_judgement(
+        self, predictions: Predictions, metrics: dict[str, Any], model: Bundle, watch: Stopwatch, *, bad: dict[str, str], **facts: Any
+    ) -> None:
+        """Write the files of an evaluation: predictions, environment, timing, and metrics.json last."""
+        write_file(self.path / "predictions.csv", csv_text(all_predictions({"test": predictions})))
+        spec = model.network.classifier.backbone.spec
+        environment = {
+            "versions": package_versions(), "machine": machine_facts(), "device": hardware_name(model.network.device),
+            "precision": model.network.precision, "weights": {"source": spec.source, "sha256": spec.sha256}, "provenance": model.provenance,
+            "bad": bad,
+        }  # fmt: skip
+        write_json(self.path / "environment.json", environment | facts)
+        self.write_timing(watch, 0.0, len(predictions))
+        write_json(self.path / "metrics.json", metrics)
+
+    def write_timing(self, watch: Stopwatch, training_speed: float, scored: int) -> None:
+        """Write timing.json: seconds by stage, images per second."""
+        judged = watch.stages.get("judge", 0.0)
+        timing = {
+            "stages": watch.stages,
+            "total_seconds": watch.total,
+            "training_images_per_second": training_speed or None,
+            "prediction_images_per_second": scored / judged if judged and scored else None,
+        }
+        write_json(self.path / "timing.json", timing)
+
+    def clean(self) -> None:
+        """Remove the checkpoints of a finished run."""
+        shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """A table as CSV text with `\\n` line ends."""
+    return frame.to_csv(index=False, lineterminator="\n")
+
+
+def all_predictions(predictions: dict[str, Predictions]) -> pd.DataFrame:
+    """The content of predictions.csv: rows of each part; out-of-fold rows with their repeat and fold."""
+    frames = []
+    for name, found in predictions.items():
+        if name.startswith("fold-"):
+            _, repeat, fold = name.split("-")
+            frames.append(predictions_frame(found, part="fold", fold=fold, repeat=repeat))
+        else:
+            frames.append(predictions_frame(found, part=name, fold="", repeat=""))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame({"image": []})
+
+
+def out_of_sample(predictions: dict[str, Predictions]) -> Predictions:
+    """Each image once, with scores of models that did not learn from it: out-of-fold means where there are folds."""
+    names: dict[str, list[tuple[Predictions, int]]] = {}
+    for found in predictions.values():
+        for row, image in enumerate(found.images):
+            names.setdefault(image, []).append((found, row))
+    some = next(iter(predictions.values()))
+    scores = np.array([np.mean([found.scores[row] for found, row in places], axis=0) for places in names.values()])
+    first = [places[0] for places in names.values()]
+    targets = np.array([found.targets[row] if found.targets is not None else -1 for found, row in first])
+    predicted = np.array([found.predicted[row] for found, row in first])
+    return Predictions(tuple(names), scores, predicted, some.classes, some.task, targets)
+
+
+def model_card(bundle: Bundle, metrics: dict[str, Any]) -> str:
+    """README.md of a bundle: what the model is, what it was judged on, how to use it."""
+    provenance, geometry = bundle.provenance, bundle.network.geometry
+    split, channels = provenance["split"], ", ".join(channel.name for channel in geometry.channel_names)
+    lines = [
+        f"# {', '.join(bundle.classes)}",
+        "",
+        f"A {bundle.task} image classifier, {provenance['backbone']}, made with coverslip.",
+        "",
+        f"- Classes: {', '.join(bundle.classes)}",
+        f"- Input: {geometry.height}x{geometry.width} pixels ({geometry.fit}), channels: {channels}",
+        f"- Trained on {provenance['trained_on']} of {provenance['images']} images; split: {split['method']}, seed {split['seed']}",
+        f"- Backbone weights: {provenance['weights']}",
+        "",
+        "## Numbers",
+        "",
+    ]
+    said = {
+        "test": "on images that the model has not seen",
+        "folds": "in cross-validation",
+        "validation": "on the validation part, which chose the model",
+    }
+    for part, words in said.items():
+        if part in metrics:
+            lines += [f"{words[0].upper()}{words[1:]} ({metrics[part]['n']} images):", ""]
+            lines += [
+                f"- {name.replace('_', ' ')}: {number_text(metrics[part][name])}"
+                for name in ("accuracy", "balanced_accuracy", "macro_f1", "roc_auc")
+            ]
+            lines.append("")
+    lines += [
+        "## Limits",
+        "",
+        "The numbers hold for images made like those that it was trained on. Another instrument, stain or laboratory needs a new",
+        "judgement: `coverslip evaluate BUNDLE DATA`.",
+        "",
+        "## Use",
+        "",
+        "    coverslip predict BUNDLE IMAGES --out predictions.csv",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,379 @@
+"""The methods paragraph: what was done, in the past tense, from the files of the run. Says nothing that they do not show."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from coverslip.report.files import RunFiles, within
+from coverslip.report.numbers import Shown, count, label, large, listed, plural, shown
+from coverslip.structures import PARTS
+
+FAMILIES = (
+    "resnet",
+    "vgg",
+    "mobilenetv2",
+    "mobilenetv3",
+    "inception_resnet",
+    "densenet",
+    "convnextv2",
+    "convnext",
+    "vit",
+    "efficientnet",
+    "alexnet",
+)
+
+
+@cache
+def references() -> dict[str, str]:
+    """Every reference that can be cited, by its key."""
+    return tomllib.loads(resources.files("coverslip.report").joinpath("references.toml").read_text(encoding="utf-8"))
+
+
+@dataclass
+class Citations:
+    """Numbers references in the order of their first use."""
+
+    keys: list[str] = field(default_factory=list)
+
+    def cite(self, *keys: str) -> str:
+        """The mark of some references: ` [1]`, ` [1, 2]`; empty for unknown ones."""
+        known = [key for key in keys if key in references()]
+        self.keys.extend(key for key in known if key not in self.keys)
+        return f" [{', '.join(str(self.keys.index(key) + 1) for key in known)}]" if known else ""
+
+    @property
+    def texts(self) -> list[str]:
+        """The references, in order."""
+        return [references()[key] for key in self.keys]
+
+
+def methods(run: RunFiles, part: str | None) -> tuple[list[str], list[str]]:
+    """The paragraphs and the references that they cite.
+
+    Args:
+        run: the files of a run; what is missing is not spoken of.
+        part: the part of `metrics.json` that the headline is about.
+    """
+    marks = Citations()
+    sentences = [
+        [*_data(run), *_split(run)],
+        [*_pixels(run), *_augmentation(run, marks)],
+        [*_model(run, marks), *_training(run, marks), *_decision(run, marks)],
+        [*_evaluation(run, part, marks), *_software(run, marks)],
+    ]
+    return [" ".join(paragraph) for paragraph in sentences if paragraph], marks.texts
+
+
+def citation_family(backbone: str) -> str:
+    """The key of the reference of an architecture, by the head of its name; empty when there is none.
+
+    >>> citation_family("mobilenetv2_035"), citation_family("wide_resnet50_2"), citation_family("small_30k")
+    ('mobilenetv2', '', '')
+    """
+    return next((family for family in FAMILIES if backbone.startswith(family)), "")
+
+
+def _data(run: RunFiles) -> list[str]:
+    if run.split is None or "label" not in run.split:
+        return []
+    labels = run.split["label"].dropna()
+    multilabel = run.metrics.get("task") == "multilabel"
+    names = [str(name) for name in run.metrics.get("classes") or labels.unique()]
+    counts = (labels.str.split("|").explode() if multilabel else labels).value_counts()
+    text = f"The data set held {plural(len(run.split), 'image')} of {plural(len(names), 'class')}"
+    if len(names) <= 6:
+        text += f" ({', '.join(f'{name}: {count(counts.get(name, 0))}' for name in names)})"
+    merged = within(run.config, "data", "merge")
+    joined = [f"{listed([str(old) for old in olds])} into {new}" for new, olds in merged.items() if isinstance(olds, list)]
+    return [f"{text}.", *([f"Classes were merged: {'; '.join(joined)}."] if joined else [])]
+
+
+def _split(run: RunFiles) -> list[str]:
+    if run.split is None or "part" not in run.split:
+        return []
+    counts = run.split["part"].value_counts()
+    parts = [f"{part} (n = {count(counts[part])})" for part in PARTS if counts.get(part, 0)]
+    method, seed = str(run.split_facts.get("method") or ""), run.split_facts.get("seed")
+    verb = "were given in parts in advance" if method.startswith("preset") else "were divided at random" if method else "were divided"
+    how = ", stratified by class" if method.startswith("stratified") else ""
+    text = (
+        f"Images {verb}{how}: {listed(parts)}"
+        if len(parts) > 1
+        else f"All images were used for {parts[0]}"
+        if parts
+        else "Images were divided"
+    )
+    sentences = [text + (f" (seed {seed})." if seed is not None and method and not method.startswith("preset") else ".")]
+    if "groups and duplicates kept together" in method:
+        group = within(run.config, "split").get("group")
+        named = f"Images of one group ({group}) and duplicate images" if group else "Duplicate images"
+        sentences.append(f"{named} were kept in the same part.")
+    numbers = within(run.metrics, "folds")
+    folds, repeats = fold_counts(numbers)
+    if folds:
+        again = f", repeated {repeats} times with new folds" if repeats > 1 else ""
+        sentences.append(
+            f"Performance was also estimated by {folds}-fold cross-validation{again}, on all images that were not in the test part."
+        )
+    return sentences
+
+
+def fold_counts(numbers: Mapping[str, Any]) -> tuple[int, int]:
+    """Folds and repeats of the `folds` part of `metrics.json`; zeros without it."""
+    each = [entry for entry in numbers.get("each") or [] if isinstance(entry, Mapping)]
+    folds = {entry.get("fold") for entry in each}
+    repeats = {entry.get("repeat", 0) for entry in each}
+    return len(folds), len(repeats)
+
+
+def _pixels(run: RunFiles) -> list[str]:
+    pixels = within(run.config, "pixels")
+    if not pixels:
+        return []
+    height, width = pixels.get("height"), pixels.get("width") or pixels.get("height")
+    fits = {
+        "squash": "by antialiased interpolation without keeping the aspect ratio",
+        "letterbox": "by antialiased interpolation with the aspect ratio kept, and padded",
+        "crop": "by antialiased interpolation with the aspect ratio kept, and cropped to the centre",
+    }
+    to = f" to {height} × {width} pixels (height × width)" if height else ""
+    colour = {"grey": "converted to grey values", "rgb": "read as RGB"}.get(str(pixels.get("colour")))
+    steps = [*_trimmed(pixels.get("trim")), *([colour] if colour else []), f"resized{to} {fits.get(str(pixels.get('fit')), '')}".rstrip()]
+    if pixels.get("invert") is True:
+        steps.append("inverted")
+    steps += {
+        "backbone": ["normalised by the mean and standard deviation of the network’s pretraining"],
+        "dataset": ["normalised by the mean and standard deviation of the training part"],
+        "image": ["normalised by their own mean and standard deviation"],
+        "none": ["scaled to [0, 1]"],
+    }.get(str(pixels.get("normalise")), [])
+    return [f"Images were {listed(steps)}."]
+
+
+def _trimmed(trim: object) -> list[str]:
+    """What was cut off first; `trim` holds the top, left, bottom and right edge of what is kept, as shares of the image."""
+    if not isinstance(trim, list) or len(trim) != 4 or trim == [0, 0, 1, 1]:
+        return []
+    top, left, bottom, right = (f"{100 * edge:.3g}" for edge in trim)
+    return [f"cut to {top}–{bottom} % of their height and {left}–{right} % of their width"]
+
+
+def _augmentation(run: RunFiles, marks: Citations) -> list[str]:
+    augment = within(run.config, "augment")
+    if not augment:
+        return []
+    phrases = [
+        (augment.get("horizontal_flip"), "horizontal mirroring"),
+        (augment.get("vertical_flip"), "vertical mirroring"),
+        (augment.get("quarter_turns"), "turns by multiples of 90°"),
+        (augment.get("rotation_degrees"), f"rotation by up to ±{augment.get('rotation_degrees')}°"),
+        (augment.get("random_crop"), f"shifts by up to {_share(augment.get('random_crop'))} of the side"),
+        (augment.get("crop_scale", 1.0) != 1.0, f"resized crops of {_share(augment.get('crop_scale'))} to 100 % of the area"),
+        (
+            augment.get("brightness"),
+            f"changes of brightness and contrast by up to {_share(augment.get('brightness'))} of the image’s standard deviation",
+        ),
+        (augment.get("noise"), f"Gaussian noise of up to {_share(augment.get('noise'))} of the image’s standard deviation"),
+    ]
+    changes = [phrase for active, phrase in phrases if active]
+    mixup = f"Pairs of training images were mixed (mixup{marks.cite('mixup')}, α = {augment.get('mixup')})." if augment.get("mixup") else ""
+    frozen = within(run.config, "training")
+    if frozen.get("regime") == "probe" and frozen.get("views") == 0:
+        return []
+    return [*([f"Training images were augmented at random by {listed(changes)}."] if changes else []), *([mixup] if mixup else [])]
+
+
+def _share(value: Any) -> str:
+    return f"{100 * float(value):g} %" if isinstance(value, (int, float)) else str(value)
+
+
+def _model(run: RunFiles, marks: Citations) -> list[str]:
+    model, training = within(run.config, "model"), within(run.config, "training")
+    backbone = model.get("backbone") or within(run.environment, "provenance").get("backbone")
+    if not backbone:
+        return []
+    text = f"The classifier was {_article(str(backbone))} {backbone} network{marks.cite(citation_family(str(backbone)))}"
+    if not model:
+        return [f"{text}, trained before."]
+    weights = within(run.environment, "weights")
+    if model.get("weights") == "none":
+        text += ", initialised at random"
+    elif weights.get("sha256"):
+        text += f", initialised with trained weights (SHA-256 {str(weights['sha256'])[:16]}…)"
+    else:
+        text += ", initialised with trained weights"
+    head = model.get("head")
+    heads = {
+        "single": "a single linear layer",
+        "multi": "hidden layers of 512 and 256 rectified linear units (dropout 0.25 and 0.5) and a linear layer",
+    }
+    if isinstance(head, list) and head:
+        heads[str(head)] = f"hidden layers of {listed([str(size) for size in head])} units and a linear layer"
+    text += f", with {heads[str(head)]} as its head" if str(head) in heads else ""
+    total, trained = run.summary.get("weights"), run.summary.get("trainable_weights")
+    if isinstance(total, int) and total > 0:
+        text += f"; it had {large(total)} weights"
+        if isinstance(trained, int) and trained != total and training.get("regime") == "probe":
+            text += f", {large(trained)} of them trained"
+    return [f"{text}."]
+
+
+def _article(word: str) -> str:
+    return "an" if word[:1].lower() in "aeiou" else "a"
+
+
+def _training(run: RunFiles, marks: Citations) -> list[str]:
+    training = within(run.config, "training")
+    regime, optimizer = training.get("regime"), str(training.get("optimizer"))
+    if not regime:
+        return []
+    augment = within(run.config, "augment")
+    augmented = any(value for key, value in augment.items() if key != "crop_scale") or augment.get("crop_scale", 1.0) != 1.0
+    views = f" and of {training.get('views')} augmented copies of each training image" if augmented and training.get("views") else ""
+    sentences = []
+    if regime == "probe":
+        sentences.append(
+            f"The backbone was kept frozen; its features of each image{views} were computed once, and only the head was trained."
+        )
+    if optimizer == "exact":
+        sentences.append(
+            f"The head was fitted by L-BFGS{marks.cite('exact')}, with the strength of the L2 penalty chosen by cross-validation."
+        )
+        return sentences
+    frozen, exact_head = training.get("frozen_epochs"), within(run.config, "model").get("head") == "single"
+    if regime == "finetune" and frozen:
+        first = "fitted" if exact_head else f"trained for {plural(int(frozen), 'epoch')}"
+        sentences.append(f"The head was first {first} on the features of the frozen backbone; then all layers were trained.")
+    elif regime != "probe":
+        sentences.append("All layers were trained from the start.")
+    return [*sentences, _optimisation(training, optimizer, marks), *_regularisation(training, marks)]
+
+
+def _optimisation(training: Mapping[str, Any], optimizer: str, marks: Citations) -> str:
+    names = {
+        "adam": "Adam",
+        "adamw": "AdamW",
+        "rmsprop": "RMSprop",
+        "sgd": f"stochastic gradient descent (momentum {training.get('momentum')})",
+    }
+    schedules = {
+        "constant": "a constant learning rate of {}",
+        "step": "a learning rate of {}, divided by ten at each third of the training",
+        "cosine": "a learning rate of {} with warm-up and cosine decay{cite}",
+        "onecycle": "a one-cycle learning rate{cite} of at most {}",
+        "plateau": "a learning rate of {}, halved when the validation loss did not improve",
+    }
+    schedule = str(training.get("schedule"))
+    text = f"Training minimised the cross-entropy with {names.get(optimizer, optimizer)}{marks.cite(optimizer)}"
+    template = schedules.get(schedule, "a learning rate of {}")
+    text += " and " + template.format(f"{training.get('learning_rate'):g}", cite=marks.cite(schedule))
+    if training.get("backbone_rate", 1.0) != 1.0:
+        text += f" ({training.get('backbone_rate'):g} times that for the backbone)"
+    at_most = "at most " if training.get("patience") else ""
+    if training.get("steps"):
+        text += f", for {at_most}{count(training['steps'])} steps"
+    elif training.get("epochs"):
+        each = f" of {count(training['steps_per_epoch'])} steps" if training.get("steps_per_epoch") else ""
+        text += f", for {at_most}{plural(int(training['epochs']), 'epoch')}{each}"
+    return f"{text} of {training.get('batch_size')} images."
+
+
+def _regularisation(training: Mapping[str, Any], marks: Citations) -> list[str]:
+    weights = {"balanced": "the inverse frequency of its class", "root": "the square root of the inverse frequency of its class"}
+    kind = "decoupled weight decay" if training.get("optimizer") == "adamw" else "an L2 penalty (weight decay)"
+    parts = [
+        (training.get("weight_decay"), f"{kind} of {training.get('weight_decay')}"),
+        (training.get("gradient_clip"), f"clipping of the gradient’s norm at {training.get('gradient_clip')}"),
+    ]
+    used = [phrase for active, phrase in parts if active]
+    if training.get("label_smoothing"):
+        used.append(f"label smoothing{marks.cite('label_smoothing')} of {training['label_smoothing']}")
+    sentences = [f"Training used {listed(used)}."] if used else []
+    if training.get("class_weights") in weights:
+        sentences.append(f"In the loss, each image was weighted by {weights[str(training['class_weights'])]}.")
+    if training.get("ema"):
+        sentences.append(f"The model was a running average of the weights{marks.cite('ema')} (decay {training['ema']}).")
+    if training.get("patience"):
+        sentences.append(f"Training stopped after {plural(int(training['patience']), 'epoch')} without a better validation loss.")
+    return sentences
+
+
+def _decision(run: RunFiles, marks: Citations) -> list[str]:
+    decision, tta = within(run.config, "decision"), within(run.config, "training").get("tta")
+    copies = {"flips": "mirrored copies", "turns": "mirrored and turned copies"}
+    if not any(within(run.config, "augment").get(key) for key in ("horizontal_flip", "vertical_flip", "quarter_turns")):
+        copies = {}
+    sentences = [f"Scores were averaged over {copies[str(tta)]} of each image."] if str(tta) in copies else []
+    if decision.get("calibrate"):
+        sentences.append(f"Scores were calibrated by temperature scaling{marks.cite('calibrate')} on the validation part.")
+    judged = [run.metrics, *(within(run.metrics, part) for part in ("test", "folds", "validation"))]
+    positive = next((each["positive"] for each in judged if each.get("positive")), None)
+    threshold = next((each["threshold"] for each in judged if each.get("threshold") is not None), None)
+    if run.metrics.get("task") == "binary" and positive and isinstance(threshold, (int, float)):
+        text = f"An image was called {positive} from a score of {threshold:.3g}"
+        wanted = decision.get("sensitivity")
+        sentences.append(f"{text}, chosen on the validation part for a sensitivity of at least {_share(wanted)}." if wanted else f"{text}.")
+    return sentences
+
+
+def _evaluation(run: RunFiles, part: str | None, marks: Citations) -> list[str]:
+    numbers = within(run.metrics, part or "")
+    if not numbers:
+        return []
+    level = interval_level(run)
+    named = [(name, number) for name in ("accuracy", "macro_f1", "roc_auc") if (number := shown(numbers.get(name))) is not None]
+    where = {
+        "test": "On the test part, which was used for neither training nor any choice" if run.config else "On a labelled set of its own",
+        "folds": "In cross-validation, on images held out from training",
+        "validation": "On the validation part",
+    }
+    size = numbers.get("n")
+    n = f" (n = {count(size)})" if isinstance(size, int) else ""
+    values = [_valued(name, number, level) for name, number in named if number.value is not None]
+    sentences = [f"{where.get(part or '', 'On the images given')}{n}, {listed(values)}."] if values else []
+    made = " ".join(number.method for name in numbers if (number := shown(numbers[name])) is not None)
+    kinds = []
+    if "exact" in made:
+        kinds.append(f"the exact binomial method{marks.cite('clopper')}")
+    if "wilson" in made.lower():
+        kinds.append(f"Wilson’s method{marks.cite('wilson')}")
+    if "over groups" in made:
+        kinds.append(f"the bootstrap over groups{marks.cite('groups')}")
+    elif "bootstrap" in made:
+        kinds.append(f"the bootstrap{marks.cite('bootstrap')}")
+    resamples = within(run.config, "intervals").get("resamples")
+    drawn = f" ({count(resamples)} resamples)" if resamples and "bootstrap" in made else ""
+    return [*sentences, *([f"Intervals came from {listed(kinds)}{drawn}."] if kinds else [])]
+
+
+def interval_level(run: RunFiles) -> str:
+    """The level of the intervals as text, `95 %`; empty when no file says it."""
+    level = run.metrics.get("level", within(run.config, "intervals").get("level"))
+    return f"{100 * level:g}\u00a0%" if isinstance(level, float) else ""
+
+
+def _valued(name: str, number: Shown, level: str) -> str:
+    value, ends = (number.percent, number.interval_percent) if name == "accuracy" else (number.text, number.interval)
+    spoken = {"accuracy": "accuracy", "macro_f1": "macro-averaged F1", "roc_auc": "the area under the ROC curve"}.get(
+        name, label(name).lower()
+    )
+    return f"{spoken} was {value}" + (f" ({level + ' ' if level else ''}interval {ends})" if ends else "")
+
+
+def _software(run: RunFiles, marks: Citations) -> list[str]:
+    versions = within(run.environment, "versions")
+    cited = {"torch": "PyTorch", "timm": "timm", "scikit-learn": "scikit-learn"}
+    used = [f"{title} {versions[key]}{marks.cite(key)}" for key, title in cited.items() if versions.get(key)]
+    if not versions.get("coverslip"):
+        return [f"Computations used {listed(used)}."] if used else []
+    python = f" under Python {versions['python']}" if versions.get("python") else ""
+    on = f", on {listed(used)}" if used else ""
+    device, precision = run.environment.get("device"), run.environment.get("precision")
+    arithmetic = {"32": " in 32-bit floating point", "bf16": " in bfloat16 mixed precision"}.get(str(precision), "")
+    where = f" They ran on {device}{arithmetic}." if isinstance(device, str) and device else ""
+    return [f"All computations were done with coverslip {versions['coverslip']}{python}{on}.{where}"]

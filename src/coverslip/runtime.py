@@ -1,0 +1,192 @@
+"""The machine and its files: atomic writes, hashes, versions, folders, optional packages. No torch."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import importlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import platformdirs
+
+from coverslip.errors import MissingExtraError, ResourceError
+
+NAMED_PACKAGES = ("coverslip", "torch", "torchvision", "timm", "lightning-fabric", "numpy", "scipy", "scikit-learn", "pandas", "pillow")
+
+
+def write_file(path: Path, content: bytes | str) -> None:
+    """Write a file whole or not at all: beside its place first, then renamed into it.
+
+    Raises:
+        ResourceError: the disk is full or the folder cannot be written; nothing half-written stays behind.
+    """
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    with writing(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON, whole or not at all; NaN becomes null."""
+    write_file(path, json.dumps(to_json(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def to_json(value: Any) -> Any:
+    """Plain JSON values: numpy scalars and arrays become numbers and lists, paths text, NaN and infinities None."""
+    if isinstance(value, dict):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return to_json(value.tolist())
+    if isinstance(value, np.generic):
+        return to_json(value.item())
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    return str(value) if isinstance(value, Path) else value
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; put it in place when the block ends well, remove it when it does not.
+
+    Works for files and for folders. A folder that stands at `path` is replaced.
+
+    Raises:
+        ResourceError: the disk is full or the folder cannot be written.
+    """
+    path = path.absolute()
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        holder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    temporary = holder / path.name
+    try:
+        with explained(path):
+            yield temporary
+            replaced = holder / "replaced"
+            if temporary.is_dir() and path.is_dir():
+                path.replace(replaced)
+            try:
+                temporary.replace(path)
+            except OSError:
+                if replaced.exists():
+                    replaced.replace(path)
+                raise
+    finally:
+        shutil.rmtree(holder, ignore_errors=True)
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn an operating-system error of writing into one that says what to do.
+
+    Raises:
+        ResourceError: no space left, no permission, a read-only place.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT if hasattr(errno, "EDQUOT") else errno.ENOSPC):
+            raise ResourceError(
+                f"the disk is full while writing {path}; free some space, or choose another place (--out, COVERSLIP_CACHE)"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+            raise ResourceError(f"cannot write {path}: {error.strerror}; choose another place (--out, COVERSLIP_CACHE)") from error
+        raise
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def hash_text(*texts: str) -> str:
+    """SHA-256 of some texts, each with its length, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for text in texts:
+        data = text.encode("utf-8")
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()
+
+
+def derived_seed(*parts: int | str) -> int:
+    """A seed in [0, 2**63) that depends on all parts and on nothing else."""
+    return int(hash_text(*map(str, parts))[:16], 16) >> 1
+
+
+def cache_folder() -> Path:
+    """Where decoded pixels and features are kept: `COVERSLIP_CACHE`, or the user's cache folder."""
+    named = os.environ.get("COVERSLIP_CACHE")
+    return Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("coverslip"))
+
+
+def cpu_count() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def require(package: str, extra: str) -> ModuleType:
+    """Import an optional package.
+
+    Raises:
+        MissingExtraError: with the line that installs it.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise MissingExtraError(f'this needs the package {package}; install it with  pip install "coverslip[{extra}]"') from error
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of coverslip, Python and the libraries that the numbers depend on."""
+    versions = {"python": platform.python_version()}
+    for package in NAMED_PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def machine_facts() -> dict[str, str | int]:
+    """Operating system, processor and cores of this machine."""
+    return {
+        "system": platform.system(),
+        "release": platform.release(),
+        "machine": platform.machine(),
+        "cores": cpu_count(),
+        "executable": Path(sys.executable).name,
+    }
+
+
+def git_state(folder: Path) -> dict[str, str] | None:
+    """The commit that a folder's checkout stands on, read from its files; None outside a checkout."""
+    for parent in (folder.absolute(), *folder.absolute().parents):
+        head = parent / ".git" / "HEAD"
+        if head.is_file():
+            reference = head.read_text(encoding="utf-8").strip().removeprefix("ref: ")
+            commit = parent / ".git" / reference
+            return {"reference": reference, "commit": commit.read_text(encoding="utf-8").strip() if commit.is_file() else reference}
+    return None
+
+
+Progress = Callable[[str, int, int, dict[str, float]], None]
+"""Called with a stage name, steps done, steps in all, and numbers to show; the command line draws the bar."""
+
+
+def no_progress(stage: str, done: int, total: int, numbers: dict[str, float]) -> None:
+    """A progress callback that shows nothing."""

@@ -1,0 +1,1 @@
+"""Everything that learns: schedules, optimizers, features, heads, the loop, regimes and recipes."""

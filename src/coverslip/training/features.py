@@ -1,0 +1,88 @@
+"""Features of a frozen backbone: computed once, cached on disk, augmented views included."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from coverslip.config import AugmentConfig
+from coverslip.data.cache import cached
+from coverslip.data.store import Pixels
+from coverslip.data.transforms import augment
+from coverslip.network import SCORE_BATCH, Network
+from coverslip.runtime import Progress, derived_seed, hash_text, no_progress
+from coverslip.structures import IntArray
+
+Features = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class FeatureStore:
+    """Features of one network's backbone on one set of pixels.
+
+    Attributes:
+        network: the backbone with its preprocessing; its head plays no part.
+        pixels: what it looks at.
+        augment: how views other than the first are changed.
+        seed: of the views.
+        limit: largest size of the cache, in bytes.
+        progress: told about each batch.
+    """
+
+    network: Network
+    pixels: Pixels
+    augment: AugmentConfig
+    seed: int
+    limit: int
+    progress: Progress = no_progress
+
+    def rows(self, rows: IntArray, view: int = 0) -> Features:
+        """Features of some rows.
+
+        Args:
+            rows: int64 (m,) table rows.
+            view: 0 is the image as it is; each higher number is another augmented copy.
+
+        Returns:
+            float32 (m, features).
+        """
+        chosen = hashlib.sha256(self.pixels.index[rows].tobytes()).hexdigest()
+        changes = f"{self.augment} {self.seed}" if view else ""
+        key = hash_text(self.pixels.key, self._fingerprint(), chosen, str(view), changes)
+        size = len(rows) * self.network.classifier.backbone.features * 4
+        folder = cached("features", key, lambda place: self._write(place, rows, view), size=size, limit=self.limit)
+        features: Features = np.load(folder / "features.npy", allow_pickle=False)
+        return features
+
+    def _fingerprint(self) -> str:
+        backbone = self.network.classifier.backbone
+        return hash_text(module_hash(backbone), str(backbone.spec.to_json()), str(self.network.normalisation), self.network.precision)
+
+    def _write(self, folder: Path, rows: IntArray, view: int) -> None:
+        parts = list(self.network.features(self._batches(rows, view)))
+        np.save(folder / "features.npy", np.concatenate(parts), allow_pickle=False)
+
+    def _batches(self, rows: IntArray, view: int) -> Iterator[Tensor]:
+        for start in range(0, len(rows), SCORE_BATCH):
+            batch = self.network.batch(self.pixels.read(rows[start : start + SCORE_BATCH]))
+            if view:
+                generator = torch.Generator().manual_seed(derived_seed("view", self.seed, view, start))
+                batch = augment(batch, self.augment, generator)
+            yield batch
+            self.progress("features", min(start + SCORE_BATCH, len(rows)), len(rows), {})
+
+
+def module_hash(module: nn.Module) -> str:
+    """SHA-256 over the names and values of a module's weights and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,166 @@
+"""The three regimes: probe, finetune, scratch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from coverslip.config import RunConfig
+from coverslip.errors import InputError
+from coverslip.network import Network, chunks
+from coverslip.runtime import Progress, no_progress
+from coverslip.structures import FloatArray, IntArray
+from coverslip.training.features import Features, FeatureStore
+from coverslip.training.loop import HistoryRow, Learner, Plan, Samples, Trial
+from coverslip.training.probe import learn_head, solve_linear_head
+
+SAFETY = 0.96
+"""Share of a budget in minutes that is planned for; the rest absorbs a slower step."""
+
+
+@dataclass
+class Fitted:
+    """A fitted network.
+
+    Attributes:
+        network: ready to score.
+        history: rows of history.csv.
+        steps: optimizer steps of the phase in which all layers learn; None for a probe.
+        seconds: wall time of the fit.
+        images_per_second: training images per second of that phase, 0 for a probe.
+        features: cached features of a probe, from which its scores are taken.
+    """
+
+    network: Network
+    history: list[HistoryRow]
+    steps: int | None
+    seconds: float
+    images_per_second: float = 0.0
+    features: FeatureStore | None = None
+
+    def scores(self, samples: Samples, rows: IntArray) -> FloatArray:
+        """Probabilities, float64 (m, classes), of some rows."""
+        if self.features is None or self.network.tta != "none":
+            return self.network.scores(chunks(samples.pixels.array, samples.pixels.index[rows]))
+        with torch.inference_mode():
+            logits = self.network.classifier.head(torch.from_numpy(self.features.rows(rows)).to(self.network.device))
+        return np.asarray(logits.double().softmax(dim=1).cpu().numpy())
+
+
+def fit(
+    network: Network,
+    samples: Samples,
+    rows: IntArray,
+    validation: IntArray,
+    config: RunConfig,
+    *,
+    minutes: float | None = None,
+    checkpoint: Path | None = None,
+    on_plan: Callable[[Plan], None] = lambda plan: None,
+    progress: Progress = no_progress,
+) -> Fitted:
+    """Fit a network on the training rows in the regime that the config names.
+
+    Args:
+        network: an unfitted classifier with its preprocessing; changed in place.
+        samples: images and targets.
+        rows: int64, training rows.
+        validation: int64, rows that choose what is kept; may be empty.
+        config: the whole config.
+        minutes: budget of this fit, when it has one and `training.steps` is not set.
+        checkpoint: file for resuming.
+        on_plan: told the number of steps before the first of them.
+        progress: told about each step.
+    """
+    began = time.perf_counter()
+    weights = loss_weights(samples.targets[rows], samples.classes, config.training.class_weights)
+    features = FeatureStore(network, samples.pixels, config.augment, config.training.seed, config.cache.limit, progress)
+    history: list[HistoryRow] = []
+    if config.training.regime == "probe":
+        network.classifier.backbone.requires_grad_(False)
+        history = _fit_head(network.classifier.head, features, samples, rows, weights, config, progress, views=_views(config))
+        return Fitted(network, history, None, time.perf_counter() - began, features=features)
+    fresh = checkpoint is None or not checkpoint.exists()
+    if config.training.regime == "finetune" and config.training.frozen_epochs and fresh:
+        history = _fit_head(network.classifier.head, features, samples, rows, weights, config, progress, views=1)
+    learner = Learner(network, samples, rows, validation, config, weights, progress, checkpoint, history)
+    budgeted = minutes is not None and config.training.steps is None
+    trial = learner.try_batches(timed=budgeted)
+    left = 60.0 * minutes - (time.perf_counter() - began) if minutes is not None and budgeted else None
+    plan = make_plan(config, len(rows), len(validation), trial, left)
+    on_plan(plan)
+    loop_began = time.perf_counter()
+    taken = learner.run(plan)
+    seconds = time.perf_counter() - loop_began
+    speed = taken * learner.stream.batch_size / max(seconds, 1e-9)
+    return Fitted(network, learner.history, learner.history[-1]["step"], time.perf_counter() - began, speed)
+
+
+def make_plan(config: RunConfig, rows: int, validation: int, trial: Trial, seconds_left: float | None) -> Plan:
+    """Turn epochs, steps or a budget of seconds into a number of steps.
+
+    Args:
+        config: epochs, steps, steps per epoch, batch size.
+        rows: training images.
+        validation: images that are scored once an epoch.
+        trial: measured costs, used only with a budget.
+        seconds_left: the budget.
+    """
+    training = config.training
+    batch = min(training.batch_size, rows)
+    per_epoch = training.steps_per_epoch or max(1, round(rows / batch))
+    if training.steps is not None:
+        return Plan(training.steps, per_epoch)
+    if seconds_left is None:
+        return Plan(training.epochs * per_epoch, per_epoch)
+    cost = trial.step_seconds + trial.score_seconds * validation / per_epoch
+    return Plan(max(1, int(SAFETY * seconds_left / max(cost, 1e-9))), per_epoch)
+
+
+def loss_weights(targets: IntArray, classes: int, kind: str) -> FloatArray:
+    """Loss weight of each class: `none`, `balanced` (inverse frequency) or `root` (its square root); mean 1 over the images.
+
+    >>> loss_weights(np.array([0, 0, 0, 1]), 2, "balanced").round(2).tolist()
+    [0.67, 2.0]
+    """
+    counts = np.bincount(targets, minlength=classes).astype(np.float64)
+    if kind == "none":
+        return np.ones(classes)
+    weights = np.where(counts > 0, 1.0 / np.maximum(counts, 1.0), 0.0) ** (1.0 if kind == "balanced" else 0.5)
+    return np.asarray(weights * counts.sum() / (weights * counts).sum())
+
+
+def _views(config: RunConfig) -> int:
+    return 1 + (config.training.views if config.augment.active else 0)
+
+
+def _fit_head(
+    head: nn.Module,
+    features: FeatureStore,
+    samples: Samples,
+    rows: IntArray,
+    weights: FloatArray,
+    config: RunConfig,
+    progress: Progress,
+    *,
+    views: int,
+) -> list[HistoryRow]:
+    """Fit a head on cached features: exactly where it is linear and the config allows it, by steps otherwise."""
+    cached: list[Features] = [features.rows(rows, view) for view in range(views)]
+    targets = samples.targets[rows]
+    if len(np.unique(targets)) < 2:
+        raise InputError("the training part holds one class only; check the split, or the labels")
+    exact = config.model.head == "single" and (config.training.optimizer == "exact" or config.training.regime == "finetune")
+    if not exact or not isinstance(head, nn.Linear):
+        epochs = config.training.epochs if config.training.regime == "probe" else config.training.frozen_epochs
+        steps = config.training.model_copy(update={"steps": None}) if config.training.regime == "finetune" else config.training
+        return learn_head(head, cached, targets, weights, steps, epochs, progress)
+    solved = solve_linear_head(cached, targets, samples.classes, weights, samples.ties[rows], config.training.seed)
+    solved.copy_to(head)
+    return []

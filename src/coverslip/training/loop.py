@@ -1,0 +1,364 @@
+"""The training loop: all layers learn, one step at a time, and nothing hides.
+
+A step's samples, augmentation and dropout depend on the seed and the step only, so that a resumed run ends with the
+same numbers as an unbroken one.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.nn import functional
+
+from coverslip.config import RunConfig
+from coverslip.data.store import Pixels
+from coverslip.data.transforms import Mixing, augment, mix
+from coverslip.errors import ConfigError, ResourceError
+from coverslip.evaluation.metrics import accuracy, confusion_matrix, f1, log_loss, macro
+from coverslip.network import Network, chunks
+from coverslip.runtime import Progress, derived_seed
+from coverslip.structures import FloatArray, IntArray
+from coverslip.training.averaging import RunningAverage
+from coverslip.training.checkpoint import State, load_checkpoint, save_checkpoint
+from coverslip.training.optimizers import build_optimizer, set_rate
+from coverslip.training.sampling import SampleStream
+from coverslip.training.schedules import Plateau, rate
+
+HistoryRow = dict[str, Any]
+CHECKPOINT_SECONDS = 300.0
+SHORT_EPOCH_SECONDS = 5.0
+TRIAL_SECONDS = 4.0
+TRIAL_STEPS = 12
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a fit works on: pixels with their targets.
+
+    Attributes:
+        pixels: n stored images.
+        targets: int64 (n,).
+        classes: number of classes.
+        ties: int64 (n,): rows with one number (group, duplicates) belong together.
+    """
+
+    pixels: Pixels
+    targets: IntArray
+    classes: int
+    ties: IntArray
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long a fit is: optimizer steps in all, and steps between two looks at the validation part."""
+
+    steps: int
+    steps_per_epoch: int
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one step and one scored image cost, in seconds."""
+
+    step_seconds: float
+    score_seconds: float
+
+
+@dataclass
+class Learner:
+    """One fit of all layers of a network, from its first step or from a checkpoint.
+
+    Attributes:
+        network: what learns; it holds the kept weights when `run` returns.
+        samples: images and targets.
+        rows: int64, the training rows.
+        validation: int64, rows that choose which weights are kept; may be empty.
+        config: augmentation, optimizer, schedule, loss, precision.
+        class_weights: float64 (classes,), loss weights.
+        checkpoint: file for resuming; None keeps none.
+        progress: told about every step.
+    """
+
+    network: Network
+    samples: Samples
+    rows: IntArray
+    validation: IntArray
+    config: RunConfig
+    class_weights: FloatArray
+    progress: Progress
+    checkpoint: Path | None = None
+    history: list[HistoryRow] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        training = self.config.training
+        precision = "bf16-mixed" if self.network.precision == "bf16" else "32-true"
+        kind = {"cpu": "cpu", "cuda": "cuda", "mps": "mps"}[self.network.device.type]
+        self.fabric = Fabric(accelerator=kind, devices=1, precision=precision)  # type: ignore[arg-type]
+        classifier = self.network.classifier
+        self.weights_of_parts = [(classifier.backbone, training.backbone_rate), (classifier.head, 1.0)]
+        self.stream = SampleStream(self.rows, training.batch_size, training.seed)
+        self.importance = torch.tensor(self.class_weights, dtype=torch.float32, device=self.network.device)
+        self.plateau = Plateau()
+        self.average = RunningAverage(training.ema) if training.ema else None
+        self.best_score = -np.inf
+        self.best_state: State = {}
+        self.waited = 0
+        self.diverged = False
+
+    # The story ------------------------------------------------------------------------------------------------------
+
+    def run(self, plan: Plan) -> int:
+        """Learn; at the end the network holds the weights that did best on the validation part.
+
+        Returns:
+            Steps that were taken here, without those before a checkpoint.
+
+        Raises:
+            ConfigError: the weights are no longer finite, and there is no validation part to choose earlier ones by.
+        """
+        training = self.config.training
+        classifier = self.network.classifier
+        model, optimizer = self.fabric.setup(classifier, build_optimizer(self.weights_of_parts, training))
+        start, losses, seconds = self._restore(optimizer)
+        if start == 0:
+            self._look(0, plan, [], 0.0)
+        done, last_save = start, time.perf_counter()
+        last_look = last_save - seconds
+        with torch.random.fork_rng():
+            for step in range(start, start if self._is_over() else plan.steps):
+                share = self.plateau.share if training.schedule == "plateau" else rate(training.schedule, step, plan.steps)
+                set_rate(optimizer, training.learning_rate * share)
+                classifier.train()
+                loss = self._loss(model, step)
+                optimizer.zero_grad(set_to_none=True)
+                self.fabric.backward(loss)
+                if training.gradient_clip:
+                    self.fabric.clip_gradients(model, optimizer, max_norm=training.gradient_clip, error_if_nonfinite=False)
+                optimizer.step()
+                if self.average:
+                    self.average.update(classifier)
+                losses.append(float(loss.detach()))
+                done = step + 1
+                self.progress("training", done, plan.steps, {"loss": losses[-1], **self._latest()})
+                now = time.perf_counter()
+                epoch_ends = done % plan.steps_per_epoch == 0 or done == plan.steps
+                if epoch_ends:
+                    self._look(done, plan, losses, now - last_look)
+                elif done % max(1, plan.steps // 100) == 0:
+                    self._note(done, plan, losses, now - last_look)
+                if self.history[-1]["step"] == done:
+                    losses, last_look = [], time.perf_counter()
+                if now - last_save > (SHORT_EPOCH_SECONDS if epoch_ends else CHECKPOINT_SECONDS):
+                    self._save(done, optimizer, losses, time.perf_counter() - last_look)
+                    last_save = time.perf_counter()
+                if epoch_ends and self._is_over():
+                    break
+        self._keep_best()
+        return done - start
+
+    def _is_over(self) -> bool:
+        """Whether going on is of no use: patience is at its end, or the weights are no longer finite."""
+        patience = self.config.training.patience
+        return self.diverged or (patience is not None and self.waited >= patience)
+
+    def _loss(self, model: torch.nn.Module, step: int) -> Tensor:
+        seed = self.config.training.seed
+        torch.manual_seed(derived_seed("dropout", seed, step))
+        generator = torch.Generator().manual_seed(derived_seed("augment", seed, step))
+        rows = self.stream.batch(step)
+        batch = augment(self.network.batch(self.samples.pixels.read(rows)), self.config.augment, generator)
+        targets = torch.from_numpy(self.samples.targets[rows]).to(self.network.device)
+        if not self.config.augment.mixup:
+            return self._cross_entropy(model(batch), targets).mean()
+        mixed, mixing = mix(batch, self.config.augment.mixup, generator)
+        return self._mixed_loss(model(mixed), targets, mixing)
+
+    def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
+        loss = functional.cross_entropy(
+            logits.float(), targets, weight=self.importance, label_smoothing=self.config.training.label_smoothing, reduction="none"
+        )
+        return loss / self.importance[targets].mean()
+
+    def _mixed_loss(self, logits: Tensor, targets: Tensor, mixing: Mixing) -> Tensor:
+        own = self._cross_entropy(logits, targets)
+        other = self._cross_entropy(logits, targets[mixing.partner])
+        return (mixing.share * own + (1 - mixing.share) * other).mean()
+
+    # Looking at the validation part ---------------------------------------------------------------------------------
+
+    def _look(self, step: int, plan: Plan, losses: list[float], seconds: float) -> None:
+        row = self._note(step, plan, losses, seconds)
+        weights = self.average.swapped(self.network.classifier) if self.average and step else None
+        try:
+            self.diverged = not all(bool(tensor.isfinite().all()) for tensor in self.network.classifier.state_dict().values())
+            if self.diverged:
+                self._report_divergence(step)
+                return
+            if len(self.validation):
+                self._judge(row)
+            if row.get("validation_score", 0.0) >= self.best_score or not len(self.validation):
+                self.best_score = row.get("validation_score", 0.0)
+                self.best_state = {name: tensor.detach().cpu().clone() for name, tensor in self.network.classifier.state_dict().items()}
+                row["kept"] = True
+        finally:
+            if weights is not None and self.average:
+                self.average.swapped_back(self.network.classifier, weights)
+
+    def _report_divergence(self, step: int) -> None:
+        if not len(self.validation):
+            rate = self.config.training.learning_rate
+            raise ConfigError(f"training.learning_rate = {rate}: by step {step} the weights are no longer finite numbers; make it smaller")
+
+    def _judge(self, row: HistoryRow) -> None:
+        scores = self.network.scores(chunks(self.samples.pixels.array, self.samples.pixels.index[self.validation]))
+        targets = self.samples.targets[self.validation]
+        predicted = scores.argmax(axis=1).astype(np.int64)
+        confusion = confusion_matrix(targets, predicted, self.samples.classes)
+        loss = float(log_loss(targets, scores))
+        row["validation_loss"] = loss
+        row["validation_accuracy"] = float(accuracy(confusion))
+        row["validation_macro_f1"] = float(macro(f1(confusion), confusion))
+        row["validation_score"] = (row["validation_accuracy"] + row["validation_macro_f1"]) / 2
+        self.plateau.update(loss)
+        best = min((past["validation_loss"] for past in self.history[:-1] if "validation_loss" in past), default=np.inf)
+        self.waited = 0 if loss < best else self.waited + 1
+
+    def _note(self, step: int, plan: Plan, losses: list[float], seconds: float) -> HistoryRow:
+        share = (
+            self.plateau.share
+            if self.config.training.schedule == "plateau"
+            else rate(self.config.training.schedule, max(step - 1, 0), plan.steps)
+        )
+        row: HistoryRow = {
+            "phase": "all",
+            "step": step,
+            "epoch": step / plan.steps_per_epoch,
+            "learning_rate": self.config.training.learning_rate * share,
+        }
+        if losses:
+            row |= {
+                "train_loss": float(np.mean(losses)),
+                "seconds": seconds,
+                "images_per_second": len(losses) * self.stream.batch_size / max(seconds, 1e-9),
+            }
+        self.history.append(row)
+        return row
+
+    def _latest(self) -> dict[str, float]:
+        shown: dict[str, float] = {}
+        for row in self.history:
+            shown |= {name: float(row[name]) for name in ("images_per_second", "validation_accuracy") if name in row}
+        return shown
+
+    def _keep_best(self) -> None:
+        if self.best_state:
+            self.network.classifier.load_state_dict(self.best_state)
+        self.network.classifier.eval()
+
+    # Resuming -------------------------------------------------------------------------------------------------------
+
+    def _save(self, step: int, optimizer: Any, losses: list[float], seconds: float) -> None:
+        if self.checkpoint is None:
+            return
+        state: State = {
+            "step": step,
+            "classifier": self.network.classifier.state_dict(),
+            "optimizer": list(optimizer.state_dict()["state"].items()),
+            "average": self.average.state() if self.average else None,
+            "plateau": self.plateau.state(),
+            "best": self.best_state,
+            "best_score": float(self.best_score),
+            "waited": self.waited,
+            "diverged": self.diverged,
+            "history": self.history,
+            "losses": losses,
+            "seconds": seconds,
+        }
+        save_checkpoint(self.checkpoint, state)
+
+    def _restore(self, optimizer: Any) -> tuple[int, list[float], float]:
+        """Steps done, and the losses and seconds since the last row of the history."""
+        state = load_checkpoint(self.checkpoint) if self.checkpoint else None
+        if state is None:
+            return 0, [], 0.0
+        self.network.classifier.load_state_dict(state["classifier"])
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": {int(number): values for number, values in state["optimizer"]}, "param_groups": groups})
+        if self.average:
+            self.average.restore(state["average"])
+        self.plateau.restore(state["plateau"])
+        self.best_state, self.best_score, self.waited = state["best"], state["best_score"], state["waited"]
+        self.diverged = state["diverged"]
+        self.history[:] = state["history"]
+        return int(state["step"]), state["losses"], float(state["seconds"])
+
+    # The trial ------------------------------------------------------------------------------------------------------
+
+    def try_batches(self, *, timed: bool) -> Trial:
+        """Run forward and backward on the first batches and leave no trace: meets running out of memory at once.
+
+        Args:
+            timed: go on for some seconds to measure; one step otherwise.
+
+        Raises:
+            ResourceError: the batch does not fit into memory.
+        """
+        classifier = self.network.classifier
+        before = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
+        try:
+            with torch.random.fork_rng():
+                steps = self._time_steps(timed)
+            score = self._time_scores() if timed and len(self.validation) else 0.0
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+                raise
+            size = self.stream.batch_size
+            height, width, _ = self.network.geometry.shape
+            raise ResourceError(
+                f"a batch of {size} images of {height}x{width} does not fit into the memory of {self.network.device}; "
+                f"try -s training.batch_size={max(1, size // 2)}, a smaller pixels.height and pixels.width, or a smaller backbone"
+            ) from error
+        finally:
+            classifier.zero_grad(set_to_none=True)
+            classifier.load_state_dict(before)
+        return Trial(steps, score)
+
+    def _time_steps(self, timed: bool) -> float:
+        optimizer = build_optimizer(
+            self.weights_of_parts, self.config.training.model_copy(update={"learning_rate": 1e-12, "weight_decay": 0.0})
+        )
+        model = self.fabric.setup_module(self.network.classifier, _reapply_compile=False)
+        self.network.classifier.train()
+        seconds: list[float] = []
+        began = time.perf_counter()
+        for step in range(TRIAL_STEPS if timed else 1):
+            start = time.perf_counter()
+            self.fabric.backward(self._loss(model, step))
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if self.average:
+                RunningAverage(0.5).update(self.network.classifier)
+            seconds.append(time.perf_counter() - start)
+            if time.perf_counter() - began > TRIAL_SECONDS and len(seconds) > 3:
+                break
+        return float(np.median(seconds[1:] or seconds))
+
+    def _time_scores(self) -> float:
+        rows = self.samples.pixels.index[self.validation[:32]]
+        self.network.scores(chunks(self.samples.pixels.array, rows))
+        start = time.perf_counter()
+        self.network.scores(chunks(self.samples.pixels.array, rows))
+        return (time.perf_counter() - start) / len(rows)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on any device."""
+    text = str(error).lower()
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "out of memory" in text or "can't allocate memory" in text

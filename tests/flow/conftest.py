@@ -1,0 +1,73 @@
+"""The real command line on tiny simulated data."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from coverslip.cli import main
+from coverslip.simulate import simulate
+
+
+@dataclass(frozen=True)
+class Outcome:
+    status: int
+    out: str
+    err: str
+
+
+Cli = Callable[..., Outcome]
+
+TINY = (
+    "-s", "model.backbone=small_30k", "-s", "model.weights=none", "-s", "training.regime=scratch", "-s", "pixels.height=32",
+    "-s", "pixels.width=32", "-s", "training.epochs=2", "-s", "training.batch_size=8", "-s", "intervals.resamples=100",
+)  # fmt: skip
+
+
+@pytest.fixture
+def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
+    def call(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["coverslip", *map(str, arguments)])
+        status = 0
+        try:
+            main()
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        said = capfd.readouterr()
+        return Outcome(status, said.out, said.err)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def gels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return simulate("gels", tmp_path_factory.mktemp("data") / "gels", images=40, seed=1)
+
+
+@pytest.fixture(scope="session")
+def charts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return simulate("charts", tmp_path_factory.mktemp("data") / "charts", images=60, seed=1)
+
+
+@pytest.fixture(scope="session")
+def gel_run(gels: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run that tests only read."""
+    from coverslip.experiment import run
+    from coverslip.report import write_report
+    from coverslip.start import begin
+
+    folder = tmp_path_factory.mktemp("runs") / "gels"
+    start = begin(
+        str(gels),
+        recipe="quick",
+        settings=[*[text for text in TINY if text != "-s"], "augment.rotation_degrees=5"],
+        out=folder,
+        resume=False,
+    )
+    run(start.config, start.folder, recipe="quick")
+    write_report(folder)
+    return folder

@@ -1,0 +1,167 @@
+"""Bad input: a message that helps, the right exit status, and nothing half-written."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from filelock import FileLock
+from PIL import Image
+
+from coverslip import runtime
+
+from .conftest import TINY, Cli
+
+
+def train(cli: Cli, data: Path, run: Path, *settings: str):
+    return cli("train", data, "--recipe", "quick", *TINY, *settings, "--out", run)
+
+
+def nothing_left(run: Path) -> bool:
+    """No run, or one with nothing but a log that says why it stopped."""
+    return not run.exists() or {path.name for path in run.iterdir()} <= {"run.log"}
+
+
+@pytest.fixture
+def small(gels: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "small"
+    for name in ("gel", "not_gel"):
+        for file in sorted((gels / name).iterdir())[:8]:
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, folder / name)
+    return folder
+
+
+def png_header(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+        + chunk(b"IDAT", zlib.compress(b"\0" * 64))
+    )
+
+
+def test_wrong_path(cli: Cli, small: Path, tmp_path: Path) -> None:
+    done = train(cli, small.parent / "smal", tmp_path / "run")
+    assert done.status == 2
+    assert "smal" in done.err
+    assert "Did you mean" in done.err
+    assert nothing_left(tmp_path / "run")
+
+
+def test_empty_folder(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = train(cli, tmp_path / "empty", tmp_path / "run")
+    assert done.status == 2
+    assert "empty" in done.err
+    assert nothing_left(tmp_path / "run")
+
+
+def test_one_class_only(cli: Cli, small: Path, tmp_path: Path) -> None:
+    shutil.rmtree(small / "gel")
+    done = train(cli, small, tmp_path / "run")
+    assert done.status == 2
+    assert "one class" in done.err
+    assert nothing_left(tmp_path / "run")
+
+
+def test_class_without_images(cli: Cli, small: Path, tmp_path: Path) -> None:
+    (small / "blank").mkdir()
+    done = train(cli, small, tmp_path / "run")
+    assert done.status == 2
+    assert "blank" in done.err
+
+
+def test_class_with_one_image_is_said_and_does_not_crash(cli: Cli, small: Path, tmp_path: Path) -> None:
+    (small / "rare").mkdir()
+    shutil.copy(next((small / "gel").iterdir()), small / "rare" / "one.png")
+    pixels = np.random.default_rng(0).integers(0, 255, (50, 60), dtype=np.uint8)
+    Image.fromarray(pixels).save(small / "rare" / "one.png")
+    done = train(cli, small, tmp_path / "run")
+    assert done.status == 0, done.err
+    assert "rare" in done.err
+
+
+@pytest.mark.parametrize("kind", ["truncated", "text", "tiny", "huge"])
+def test_unusable_images_stop_with_the_whole_list_or_are_skipped(cli: Cli, small: Path, tmp_path: Path, kind: str) -> None:
+    bad = small / "gel" / f"bad-{kind}.png"
+    if kind == "truncated":
+        bad = bad.with_suffix(".jpg")
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8)).save(bad)
+        bad.write_bytes(bad.read_bytes()[:3000])
+    elif kind == "text":
+        bad.write_text("this is a letter, not an image")
+    elif kind == "tiny":
+        Image.new("L", (1, 1)).save(bad)
+    else:
+        bad.write_bytes(png_header(20_000, 20_000))
+    stopped = train(cli, small, tmp_path / "run")
+    assert stopped.status == 2
+    assert bad.name in stopped.err
+    assert "data.on_bad_image" in stopped.err
+    assert nothing_left(tmp_path / "run")
+    skipped = train(cli, small, tmp_path / "run2", "-s", "data.on_bad_image=skip")
+    assert skipped.status == 0, skipped.err
+    assert bad.name in (tmp_path / "run2" / "audit.json").read_text()
+    assert bad.name not in (tmp_path / "run2" / "split.csv").read_text()
+
+
+def test_unknown_keys_and_values_all_at_once(cli: Cli, small: Path, tmp_path: Path) -> None:
+    done = train(cli, small, tmp_path / "run", "-s", "training.epoch=3", "-s", "pixels.fit=stretch", "-s", "modle.backbone=x")
+    assert done.status == 2
+    assert "'epochs'" in done.err
+    assert "'squash'" in done.err
+    assert "'model'" in done.err
+    assert nothing_left(tmp_path / "run")
+
+
+def test_unknown_backbone(cli: Cli, small: Path, tmp_path: Path) -> None:
+    done = train(cli, small, tmp_path / "run", "-s", "model.backbone=resnt18")
+    assert done.status == 2
+    assert "resnet18" in done.err
+    assert nothing_left(tmp_path / "run")
+
+
+def test_missing_weights_name_the_three_ways_out(cli: Cli, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COVERSLIP_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    settings = ("-s", "model.backbone=resnet18", "-s", "model.weights=pretrained", "-s", "training.regime=probe")
+    done = train(cli, small, tmp_path / "run", *settings)
+    assert done.status == 2
+    assert "COVERSLIP_WEIGHTS" in done.err
+    assert "give a path" in done.err
+    assert "none" in done.err
+
+
+def test_full_disk_leaves_nothing_half_written(cli: Cli, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_space(source: str, target: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(runtime.os, "replace", no_space)
+    done = train(cli, small, tmp_path / "run")
+    assert done.status == 1
+    assert "disk is full" in done.err
+    assert nothing_left(tmp_path / "run")
+
+
+def test_two_runs_in_one_folder(cli: Cli, small: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with FileLock(tmp_path / "run" / ".lock"):
+        done = train(cli, small, tmp_path / "run")
+    assert done.status == 1
+    assert "another run" in done.err
+
+
+def test_a_finished_run_is_not_overwritten(cli: Cli, gel_run: Path, small: Path) -> None:
+    before = (gel_run / "metrics.json").read_bytes()
+    done = train(cli, small, gel_run)
+    assert done.status == 1
+    assert "--resume" in done.err
+    assert (gel_run / "metrics.json").read_bytes() == before

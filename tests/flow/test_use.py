@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import coverslip
+
+from .conftest import Cli
+
+
+def test_predict_gives_what_the_run_wrote(cli: Cli, gel_run: Path, gels: Path, tmp_path: Path) -> None:
+    written = pd.read_csv(gel_run / "predictions.csv").set_index("image")
+    done = cli("predict", gel_run, gels, "--out", tmp_path / "p.csv")
+    assert done.status == 0, done.err
+    found = pd.read_csv(tmp_path / "p.csv")
+    assert list(found.columns) == ["image", "p_gel", "p_not_gel", "predicted", "uncertain", "error"]
+    assert len(found) == 40
+    names = found["image"].map(lambda name: "/".join(Path(name).parts[-2:]))
+    found = found.set_index(names)
+    assert np.allclose(found.loc[written.index, "p_gel"], written["p_gel"], atol=1e-3)
+    assert len(written) == 12
+
+
+def test_predict_reports_bad_files_and_goes_on(cli: Cli, gel_run: Path, gels: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "mixed"
+    shutil.copytree(gels / "gel", folder)
+    (folder / "text.png").write_text("not an image")
+    whole = next(path for path in folder.iterdir() if path.name != "text.png")
+    (folder / f"cut{whole.suffix}").write_bytes(whole.read_bytes()[:200])
+    done = cli("predict", gel_run, folder, "--out", tmp_path / "p.parquet")
+    assert done.status == 0, done.err
+    assert "2 of 22 images could not be read" in done.err
+    found = pd.read_parquet(tmp_path / "p.parquet")
+    bad = found[found["error"] != ""]
+    assert len(bad) == 2
+    assert bad["p_gel"].isna().all()
+    assert (bad["predicted"] == "").all()
+
+
+def test_predict_from_a_table_keeps_its_order(cli: Cli, gel_run: Path, gels: Path, tmp_path: Path) -> None:
+    files = sorted(path for path in gels.rglob("*") if path.is_file())[::-1][:7]
+    table = tmp_path / "list.csv"
+    pd.DataFrame({"image": [str(path) for path in files]}).to_csv(table, index=False)
+    done = cli("predict", gel_run / "bundle", table, "--out", tmp_path / "out")
+    assert done.status == 0, done.err
+    found = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    assert [Path(name).name for name in found["image"]] == [path.name for path in files]
+
+
+def test_evaluate_writes_numbers_and_a_report(cli: Cli, gel_run: Path, gels: Path, tmp_path: Path) -> None:
+    done = cli("evaluate", gel_run, gels, "--out", tmp_path / "judged")
+    assert done.status == 0, done.err
+    metrics = json.loads((tmp_path / "judged" / "metrics.json").read_text())
+    predictions = pd.read_csv(tmp_path / "judged" / "predictions.csv")
+    assert metrics["test"]["n"] == len(predictions) == 40
+    assert metrics["test"]["accuracy"]["value"] == pytest.approx((predictions["predicted"] == predictions["label"]).mean())
+    assert (tmp_path / "judged" / "report.html").is_file()
+
+
+def test_evaluate_refuses_classes_that_the_model_does_not_know(cli: Cli, gel_run: Path, charts: Path, tmp_path: Path) -> None:
+    done = cli("evaluate", gel_run, charts, "--out", tmp_path / "judged")
+    assert done.status == 2
+    assert "chimeric" in done.err
+    assert not (tmp_path / "judged").exists()
+
+
+def test_a_changed_bundle_is_refused(cli: Cli, gel_run: Path, gels: Path, tmp_path: Path) -> None:
+    shutil.copytree(gel_run / "bundle", tmp_path / "bundle")
+    weights = tmp_path / "bundle" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-5] ^= 0xFF
+    weights.write_bytes(bytes(data))
+    done = cli("predict", tmp_path / "bundle", gels, "--out", tmp_path / "p.csv")
+    assert done.status == 2
+    assert "SHA-256" in done.err
+    assert not (tmp_path / "p.csv").exists()
+
+
+def test_report_is_written_again_from_files(cli: Cli, gel_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(gel_run, tmp_path / "copy")
+    (tmp_path / "copy" / "report.html").unlink()
+    assert cli("report", tmp_path / "copy").status == 0
+    assert "<svg" in (tmp_path / "copy" / "report.html").read_text()
+    assert cli("report", tmp_path).status == 1
+
+
+def test_python_face(gel_run: Path, gels: Path) -> None:
+    model = coverslip.load(gel_run)
+    files = sorted(path for path in gels.rglob("*") if path.is_file())[:3]
+    frame = model.predict(files)
+    assert list(frame["predicted"]) == [max(model.classes, key=lambda name: row[f"p_{name}"]) for _, row in frame.iterrows()]
+    with pytest.raises(coverslip.errors.MissingInputError, match="no file or folder"):
+        model.predict("nowhere.png")
+
+
+def test_help_needs_no_torch() -> None:
+    heavy = ("torch", "timm", "sklearn", "matplotlib")
+    code = f"import sys, coverslip, coverslip.cli; print([name for name in sys.modules if name.split('.')[0] in {heavy}])"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]"
+
+
+def test_audit_as_table_and_as_json(cli: Cli, gels: Path, tmp_path: Path) -> None:
+    assert "gel" in cli("audit", gels).out
+    said = cli("audit", gels, "--json")
+    found = json.loads(said.out)
+    assert found["counts"] == {"gel": 20, "not_gel": 20}
+    shutil.copytree(gels, tmp_path / "twice")
+    first = next((tmp_path / "twice" / "gel").iterdir())
+    shutil.copy(first, tmp_path / "twice" / "not_gel" / f"copy{first.suffix}")
+    wrong = cli("audit", tmp_path / "twice")
+    assert wrong.status == 1
+    assert "problem" in wrong.out
+
+
+def test_simulate_config_cache_weights(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cli("simulate", "charts", tmp_path / "charts", "--images", "6", "--seed", "3").status == 0
+    assert len(list((tmp_path / "charts").rglob("*.png"))) == 6
+    schema = json.loads(cli("config", "--schema").out)
+    assert {"data", "split", "pixels", "augment", "model", "training", "decision"} <= set(schema["properties"])
+    assert "gel-probe" in cli("config").out
+    assert "regime" in cli("config", "--recipe", "quick").out
+    wrong = cli("config", "--recipe", "quik")
+    assert wrong.status == 2
+    assert "'quick'" in wrong.err
+    assert cli("cache", "list").status == 0
+    monkeypatch.setenv("COVERSLIP_CACHE", str(tmp_path / "cache"))
+    assert "0.0 MB freed" in cli("cache", "clear").out
+    monkeypatch.setenv("COVERSLIP_WEIGHTS", str(tmp_path))
+    assert cli("weights", "list").status == 0
+    assert cli("weights", "check").status == 0
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    missing = cli("weights", "fetch", "resnet18")
+    assert missing.status == 2
+    assert "resnet18" in missing.err

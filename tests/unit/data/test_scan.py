@@ -1,0 +1,145 @@
+"""One pass: facts, thumbnails, hashes; bad files are rows, not exceptions."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from coverslip.config import DataConfig
+from coverslip.data.scan import Scan, difference_hash, hash_files, in_order, scan_images, usable_rows
+from coverslip.errors import BadImagesError, InputError
+from coverslip.structures import Table, Task
+
+random = np.random.default_rng(0)
+
+
+def make_table(root: Path, **arrays: np.ndarray | bytes) -> Table:
+    for name, array in arrays.items():
+        if isinstance(array, bytes):
+            (root / f"{name}.png").write_bytes(array)
+        else:
+            Image.fromarray(array).save(root / f"{name}.png")
+    images = tuple(f"{name}.png" for name in arrays)
+    targets = np.array([int(name.startswith("b")) for name in arrays], np.int64)
+    return Table(root, images, ("a", "b"), targets, Task.BINARY)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Table:
+    return make_table(
+        tmp_path,
+        a_grey=random.integers(0, 256, (40, 60), dtype=np.uint8),
+        a_colour=random.integers(0, 256, (40, 60, 3), dtype=np.uint8),
+        a_text=b"not an image",
+        b_deep=random.integers(100, 4096, (50, 40), dtype=np.uint16),
+        b_flat=np.full((10, 10), 51, np.uint8),
+    )
+
+
+def test_facts(table):
+    scan = scan_images(table, DataConfig(), workers=2)
+    facts = scan.facts.set_index("image")
+    assert tuple(scan.facts["image"]) == table.images
+    assert facts["error"].tolist()[0] == ""
+    assert "not an image" in facts.loc["a_text.png", "error"]
+    for image, path in zip(table.images, table.paths, strict=True):
+        assert facts.loc[image, "sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert facts.loc["b_deep.png", ["mode", "bits", "height", "width"]].tolist() == ["I;16", 16, 50, 40]
+    deep = np.asarray(Image.open(table.paths[3])) / 65535
+    expected = [deep.mean(), deep.std(), deep.min(), deep.max()]
+    assert np.allclose(facts.loc["b_deep.png", ["mean", "deviation", "low", "high"]].to_numpy(float), expected, atol=1e-5)
+    assert facts["grey"].tolist() == [True, False, False, True, True]
+    assert facts.loc["b_flat.png", ["mean", "deviation"]].tolist() == pytest.approx([0.2, 0.0], abs=1e-6)
+    assert scan.thumbnails.shape == (5, 32, 32)
+    assert (scan.thumbnails[4] == 51).all()
+    assert scan.thumbnails[3].max() > 100
+    assert scan.hashes[4] == 0
+    assert scan.hashes[0] != 0
+
+
+def test_on_image_and_progress(table):
+    seen: dict[int, tuple[int, ...]] = {}
+    threads, steps = set(), []
+
+    def on_image(row: int, pixels: np.ndarray) -> None:
+        seen[row] = pixels.shape
+        threads.add(threading.get_ident())
+
+    scan_images(table, DataConfig(), on_image=on_image, progress=lambda *step: steps.append(step[1:3]), workers=2)
+    assert seen == {0: (40, 60, 1), 1: (40, 60, 3), 3: (50, 40, 1), 4: (10, 10, 1)}
+    assert threading.get_ident() not in threads
+    assert steps == [(i, 5) for i in range(1, 6)]
+
+
+def test_save_and_load(table, tmp_path):
+    scan = scan_images(table, DataConfig())
+    scan.save(tmp_path / "scan.npz")
+    loaded = Scan.load(tmp_path / "scan.npz")
+    pd.testing.assert_frame_equal(loaded.facts, scan.facts)
+    assert np.array_equal(loaded.thumbnails, scan.thumbnails)
+    assert np.array_equal(loaded.hashes, scan.hashes)
+    with np.load(tmp_path / "scan.npz", allow_pickle=False) as arrays:
+        assert all(arrays[name].dtype != object for name in arrays.files)
+
+
+def test_hash_files(table):
+    hashes = hash_files(table)
+    assert hashes == scan_images(table, DataConfig()).facts["sha256"].tolist()
+    table.paths[1].unlink()
+    assert hash_files(table)[1] == ""
+
+
+def test_stop_and_skip(table):
+    scan = scan_images(table, DataConfig())
+    with pytest.raises(BadImagesError, match=r'a_text.png: not an image.*\n.*on_bad_image="skip"') as caught:
+        usable_rows(table, scan, "stop")
+    assert list(caught.value.problems) == ["a_text.png"]
+    kept, kept_scan, bad = usable_rows(table, scan, "skip")
+    assert list(bad) == ["a_text.png"]
+    assert kept.images == tuple(kept_scan.facts["image"]) == ("a_grey.png", "a_colour.png", "b_deep.png", "b_flat.png")
+    assert len(kept_scan) == len(kept_scan.hashes) == 4
+    whole, _, none = usable_rows(kept, kept_scan, "stop")
+    assert whole is kept
+    assert none == {}
+
+
+def test_lost_class_and_nothing_left(tmp_path):
+    good = random.integers(0, 256, (9, 9), dtype=np.uint8)
+    table = make_table(tmp_path, a=good, b=b"", b2=b"x")
+    with pytest.raises(InputError, match="no image is left of the class b"):
+        usable_rows(table, scan_images(table, DataConfig()), "skip")
+    table = make_table(tmp_path, a=b"", b=b"")
+    with pytest.raises(BadImagesError, match="no image of the data set"):
+        usable_rows(table, scan_images(table, DataConfig()), "skip")
+
+
+def test_hash_survives_copies_and_sees_differences():
+    levels = np.asarray(Image.fromarray(random.random((12, 12), dtype=np.float32)).resize((90, 60), Image.Resampling.BICUBIC))
+    half = np.asarray(Image.fromarray(levels).resize((45, 30), Image.Resampling.BOX))
+    own = difference_hash(levels)
+    assert (own ^ difference_hash(half)).bit_count() <= 4
+    assert (own ^ difference_hash(levels * 0.7 + 0.1)).bit_count() <= 1
+    assert (own ^ difference_hash(levels[:, ::-1])).bit_count() > 10
+
+
+def test_in_order_is_bounded_and_passes_errors_on():
+    started: list[int] = []
+
+    def work(item: int) -> int:
+        started.append(item)
+        if item == 30:
+            raise ValueError("thirty")
+        return item
+
+    results = in_order(work, range(1000), workers=2)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    assert len(started) <= 12
+    with pytest.raises(ValueError, match="thirty"):
+        list(results)
+    assert len(started) < 60

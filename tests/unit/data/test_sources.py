@@ -1,0 +1,252 @@
+"""Folders and tables become a `Table`; whatever is wrong is named, with the way out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from coverslip.config import DataConfig, SplitConfig
+from coverslip.data.sources import list_images, load_table
+from coverslip.errors import ConfigError, InputError, MissingInputError
+from coverslip.structures import Table, Task
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 4)).save(root / name, "PNG")
+    return root
+
+
+def load(path: Path | str, split: SplitConfig | None = None, **data: object) -> Table:
+    return load_table(DataConfig(path=str(path), **data), split or SplitConfig())
+
+
+def write(root: Path, text: str, name: str = "table.csv") -> Path:
+    (root / name).write_text(text, encoding="utf-8")
+    return root / name
+
+
+def test_folder_of_class_folders_in_natural_order(tmp_path):
+    touch(tmp_path, "c10/a.png", "c2/b10.png", "c2/b9.PNG", "c2/deep/er.tif", "C1/x.jpeg")
+    for clutter in ("c2/notes.txt", "c2/.hidden.png", "c2/Thumbs.db"):
+        (tmp_path / clutter).write_text("x")
+    touch(tmp_path, "__MACOSX/c2/._b9.png", ".git/x.png")
+    table = load(tmp_path)
+    assert table.classes == ("C1", "c2", "c10")
+    assert table.images == ("C1/x.jpeg", "c2/b9.PNG", "c2/b10.png", "c2/deep/er.tif", "c10/a.png")
+    assert table.labels.tolist() == [0, 1, 1, 1, 2]
+    assert table.task is Task.MULTICLASS
+    assert set(table.ignored) == {"c2/notes.txt", "c2/.hidden.png", "c2/Thumbs.db"}
+    assert table.preset is None
+    assert table.groups is None
+    assert any("natural order: C1, c2, c10" in note for note in table.notes)
+
+
+@pytest.mark.parametrize(
+    "names", [("train", "validation", "test"), ("Training", "VAL", "Testing"), ("train", "valid", "test"), ("train", "test")]
+)
+def test_parts_above_the_classes_become_the_preset(tmp_path, names):
+    for name in names:
+        touch(tmp_path, f"{name}/a/1.png", f"{name}/b/2.png")
+    table = load(tmp_path)
+    assert table.preset is not None
+    assert set(table.preset) == ({"train", "test"} if len(names) == 2 else {"train", "validation", "test"})
+    assert table.classes == ("a", "b")
+    assert table.task is Task.BINARY
+    for image, part in zip(table.images, table.preset, strict=True):
+        assert image[:2].casefold() == part[:2]
+
+
+def test_classes_may_be_called_test_and_train(tmp_path):
+    table = load(touch(tmp_path, "train/1.png", "test/2.png", "plane/3.png"))
+    assert table.classes == ("plane", "test", "train")
+    assert table.preset is None
+
+
+def test_parts_and_strangers_beside_them(tmp_path):
+    with pytest.raises(InputError, match="beside them extra"):
+        load(touch(tmp_path, "train/a/1.png", "train/b/1.png", "extra/c/1.png"))
+
+
+def test_loose_images_are_listed_and_not_used(tmp_path):
+    table = load(touch(tmp_path, "a/1.png", "b/1.png", "loose.png"))
+    assert len(table) == 2
+    assert "loose.png" in table.ignored
+    assert any("1 images lie in no class folder" in note for note in table.notes)
+
+
+def test_link_loops_end(tmp_path):
+    touch(tmp_path, "a/1.png", "b/1.png")
+    (tmp_path / "a" / "again").symlink_to(tmp_path / "a", target_is_directory=True)
+    (tmp_path / "b" / "up").symlink_to(tmp_path, target_is_directory=True)
+    assert load(tmp_path).images == ("a/1.png", "b/1.png")
+
+
+def test_linked_class_folder_is_read(tmp_path):
+    touch(tmp_path, "elsewhere/1.png", "data/a/1.png")
+    (tmp_path / "data" / "b").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    assert load(tmp_path / "data").classes == ("a", "b")
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_csv(tmp_path, separator, mark):
+    touch(tmp_path, "img/1.png", "img/2.png", "img/3.png")
+    rows = [["image", "label", "plate"], ["img/2.png", "NA", "p1"], ["img/1.png", "01", "p2"], ["img/3.png", "NA", "p1"]]
+    table = load(write(tmp_path, mark + "\n".join(separator.join(row) for row in rows)), SplitConfig(group="plate"))
+    assert table.images == ("img/2.png", "img/1.png", "img/3.png")
+    assert table.classes == ("01", "NA")
+    assert table.labels.tolist() == [1, 0, 1]
+    assert table.groups is not None
+    assert table.groups.tolist() == ["p1", "p2", "p1"]
+    assert table.root == tmp_path
+
+
+def test_parquet_with_other_columns_and_whole_numbers(tmp_path):
+    touch(tmp_path, "1.png", "2.png")
+    frame = pd.DataFrame({"file": ["1.png", str(tmp_path / "2.png")], "kind": [3, 12], "part": ["Train", "val"]})
+    frame.to_parquet(tmp_path / "t.parquet")
+    table = load(tmp_path / "t.parquet", SplitConfig(preset="part"), image="file", labels="kind")
+    assert table.classes == ("3", "12")
+    assert table.preset is not None
+    assert table.preset.tolist() == ["train", "validation"]
+    assert all(path.is_file() for path in table.paths)
+
+
+def test_csv_of_windows_spreadsheets(tmp_path):
+    touch(tmp_path, "1.png", "2.png")
+    (tmp_path / "t.csv").write_bytes("image;label\n1.png;größer\n2.png;kleiner\n".encode("cp1252"))
+    assert load(tmp_path / "t.csv").classes == ("größer", "kleiner")
+
+
+def test_merge_order_and_positive(tmp_path):
+    touch(tmp_path, "regular/1.png", "repeat/1.png", "chimeric/1.png")
+    table = load(tmp_path, merge={"non_chimeric": ["regular", "repeat"]})
+    assert table.classes == ("chimeric", "non_chimeric")
+    assert table.task is Task.BINARY
+    assert any("merged regular, repeat into non_chimeric (2 images)" in note for note in table.notes)
+    positive = load(tmp_path, merge={"non_chimeric": ["regular", "repeat"]}, positive="chimeric")
+    assert positive.classes == ("non_chimeric", "chimeric")
+    assert [positive.label_text(i) for i in range(3)] == [table.label_text(i) for i in range(3)]
+    assert load(tmp_path, classes=["repeat", "chimeric", "regular"]).classes == ("repeat", "chimeric", "regular")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"merge": {"x": ["regulr"]}}, "Did you mean 'regular'"),
+        ({"classes": ["regular", "repeat"]}, "missing: chimeric"),
+        ({"classes": ["regular", "repeat", "chimerc"]}, "Did you mean 'chimeric'"),
+        ({"positive": "chimerc"}, "Did you mean 'chimeric'"),
+        ({"positive": "chimeric"}, "there are 3"),
+        ({"merge": {"x": ["regular"], "y": ["regular"]}}, "into 'x' and into 'y'"),
+        ({"merge": {"all": ["regular", "repeat", "chimeric"]}}, "only one class, 'all'"),
+    ],
+)
+def test_wrong_classes(tmp_path, data, message):
+    touch(tmp_path, "regular/1.png", "repeat/1.png", "chimeric/1.png")
+    with pytest.raises((InputError, ConfigError), match=message):
+        load(tmp_path, **data)
+
+
+def test_groups_by_pattern(tmp_path):
+    touch(tmp_path, "a/cn_1.png", "a/sc_2.png", "b/cn_3.png")
+    table = load(tmp_path, SplitConfig(group="regex:^([^_]+)_"))
+    assert table.groups is not None
+    assert table.groups.tolist() == ["cn", "sc", "cn"]
+    whole = load(tmp_path, SplitConfig(group="regex:^.."))
+    assert whole.groups is not None
+    assert np.array_equal(whole.groups, table.groups)
+    with pytest.raises(InputError, match=r"1 of 3 file names do not match.*sc_2.png"):
+        load(tmp_path, SplitConfig(group="regex:^(cn)"))
+    with pytest.raises(ConfigError, match="not a regular expression"):
+        load(tmp_path, SplitConfig(group="regex:(("))
+    with pytest.raises(InputError, match="is a folder; say regex"):
+        load(tmp_path, SplitConfig(group="plate"))
+    with pytest.raises(InputError, match=r"split\.preset"):
+        load(tmp_path, SplitConfig(preset="part"))
+
+
+def test_wrong_paths(tmp_path):
+    touch(tmp_path, "gels/a/1.png", "gels/b/1.png")
+    with pytest.raises(MissingInputError, match="Did you mean 'gels'"):
+        load(tmp_path / "gel")
+    with pytest.raises(MissingInputError, match="Did you mean 'gels'"):
+        load(tmp_path / "gelz" / "a" / "b")
+    with pytest.raises(InputError, match="is a URL"):
+        load("s3://bucket/gels")
+    with pytest.raises(InputError, match="no data given"):
+        load_table(DataConfig(), SplitConfig())
+    with pytest.raises(InputError, match="neither a folder nor a table"):
+        load(tmp_path / "gels" / "a" / "1.png")
+
+
+def test_wrong_folders(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="is empty"):
+        load(tmp_path / "empty")
+    with pytest.raises(InputError, match="3 images that lie in no class folder"):
+        load(touch(tmp_path / "flat", "1.png", "2.png", "3.png"))
+    with pytest.raises(InputError, match="only one class, 'a'"):
+        load(touch(tmp_path / "one", "a/1.png"))
+    (touch(tmp_path / "hole", "a/1.png", "b/1.png") / "c").mkdir()
+    with pytest.raises(InputError, match="no images in the class folder c"):
+        load(tmp_path / "hole")
+    (tmp_path / "text" / "a").mkdir(parents=True)
+    (tmp_path / "text" / "a" / "x.txt").write_text("x")
+    with pytest.raises(InputError, match="no file that ends in"):
+        load(tmp_path / "text")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("imagee,label\n1.png,a\n", r"no column 'image' \(data.image\). Did you mean 'imagee'.*Its columns: imagee, label"),
+        ("image,labels\n1.png,a\n", "no column 'label'"),
+        ("image,label\n", "no rows"),
+        ("", "cannot be read as a table"),
+        ("image,label\n1.png,a\n2.png,\n", "1 rows .* no value .* data.labels: lines 3"),
+        ("image,label\n1.png,a\n2.png,b\n9.png,b\n", "1 of the 3 images .* do not exist: 9.png"),
+        ("image,label\n1.png,a\n./1.png,a\n2.png,b\n", "1 images are listed more than once"),
+        ("image,label\n1.png,a\n1.png,b\n2.png,b\n", r"1 images stand under two labels .*1.png \(a, b\)"),
+    ],
+)
+def test_wrong_tables(tmp_path, text, message):
+    touch(tmp_path, "1.png", "2.png")
+    with pytest.raises(InputError, match=message):
+        load(write(tmp_path, text))
+
+
+def test_wrong_columns_of_the_split(tmp_path):
+    touch(tmp_path, "1.png", "2.png")
+    table = write(tmp_path, "image,label,part\n1.png,a,train\n2.png,b,holdout\n")
+    with pytest.raises(InputError, match="'holdout'"):
+        load(table, SplitConfig(preset="part"))
+    with pytest.raises(InputError, match="Did you mean 'part'"):
+        load(table, SplitConfig(group="parts"))
+
+
+def test_list_images(tmp_path):
+    touch(tmp_path, "in/b10.png", "in/b9.png", "in/deep/c.png", "single.dat")
+    (tmp_path / "in" / "notes.txt").write_text("x")
+    table = write(tmp_path, "image\nin/b9.png\nnone.png\n")
+    paths, names = list_images([tmp_path / "in"])
+    assert names == ["b9.png", "b10.png", "deep/c.png"]
+    assert paths[2] == tmp_path / "in" / "deep" / "c.png"
+    assert list_images([table])[1] == ["in/b9.png", "none.png"]
+    assert list_images([str(tmp_path / "single.dat")])[0] == [tmp_path / "single.dat"]
+    both, _ = list_images([tmp_path / "in", tmp_path / "in" / "b9.png"])
+    assert len(both) == 3
+    touch(tmp_path, "other/b9.png")
+    _, clashing = list_images([tmp_path / "in", tmp_path / "other"])
+    assert len(set(clashing)) == 4
+    (tmp_path / "void").mkdir()
+    with pytest.raises(InputError, match="no images in"):
+        list_images([tmp_path / "void"])
+    with pytest.raises(MissingInputError):
+        list_images([tmp_path / "nowhere"])

@@ -1,0 +1,120 @@
+"""The methods paragraph says what the config says, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coverslip.config import dump_toml, load_config
+from coverslip.report.files import read_run
+from coverslip.report.methods import FAMILIES, Citations, citation_family, methods, references
+from unit.report.make_run import make_evaluation, make_run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("runs") / "gel")
+
+
+def text_for(folder: Path, **sections: Any) -> str:
+    (folder / "config.toml").write_text(dump_toml(load_config(sections)), encoding="utf-8")
+    paragraphs, cited = methods(read_run(folder), "test")
+    text = " ".join(paragraphs).replace("\u00a0", " ")
+    marks = {int(n) for group in re.findall(r"\[(\d[\d, ]*)\]", text) for n in group.split(",")}
+    assert marks == set(range(1, len(cited) + 1))
+    assert "None" not in text
+    assert "  " not in text
+    return text
+
+
+PIXELS = {"height": 224, "colour": "grey", "invert": True, "trim": [0.1, 0.125, 0.9, 1.0]}
+PROBE = {"regime": "probe", "optimizer": "exact"}
+
+
+def test_probe(folder: Path) -> None:
+    text = text_for(folder, training=PROBE, model={"backbone": "mobilenetv2_100"}, pixels=PIXELS)
+    assert "cut to 10–90 % of their height and 12.5–100 % of their width, converted" in text
+    assert "The data set held 92 images of 2 classes (gel: " in text
+    assert "divided at random, stratified by class" in text
+    assert "resized to 224 × 224 pixels" in text
+    assert "converted to grey values" in text
+    assert "inverted" in text
+    assert "kept frozen" in text
+    assert "L-BFGS" in text
+    assert "5-fold cross-validation, repeated 3 times" in text
+    assert "95 % interval" in text
+    assert "PyTorch 2.6.0" in text
+    for wrong in ("AdamW", "epoch", "learning rate", "augmented", "calibrated", "All layers"):
+        assert wrong not in text
+
+
+def test_finetune(folder: Path) -> None:
+    training = {"regime": "finetune", "epochs": 7, "patience": 3, "label_smoothing": 0.1, "ema": 0.99, "tta": "flips", "batch_size": 16}
+    text = text_for(
+        folder, training=training, augment={"horizontal_flip": True, "mixup": 0.2, "rotation_degrees": 15}, decision={"calibrate": True}
+    )
+    assert "The head was first fitted on the features of the frozen backbone; then all layers were trained." in text
+    assert "one-cycle learning rate" in text
+    assert "for at most 7 epochs of 16 images" in text
+    assert "horizontal mirroring and rotation by up to ±15.0°" in text
+    assert "mixup" in text
+    assert "label smoothing" in text
+    assert "temperature scaling" in text
+    assert "mirrored copies" in text
+    assert "L-BFGS" not in text
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "rmsprop"])
+@pytest.mark.parametrize("schedule", ["constant", "step", "cosine", "onecycle", "plateau"])
+def test_every_optimizer_and_schedule_reads_well(folder: Path, optimizer: str, schedule: str) -> None:
+    training = {"regime": "scratch", "optimizer": optimizer, "schedule": schedule, "steps": 1200, "learning_rate": 1e-4}
+    text = text_for(folder, training=training, model={"weights": "none", "backbone": "alexnet_grey"})
+    assert "initialised at random" in text
+    assert "All layers were trained from the start." in text
+    assert "0.0001" in text
+    assert "1,200 steps of 32 images" in text
+    assert ("{" in text) is False
+
+
+def test_seed_and_stratification_are_only_said_when_known(folder: Path) -> None:
+    environment = (folder / "environment.json").read_text()
+    try:
+        (folder / "environment.json").write_text(
+            environment.replace("stratified, groups and duplicates kept together; 5 folds, 3 repeats", "preset")
+        )
+        text = text_for(folder, training=PROBE)
+        assert "given in parts in advance" in text
+        assert "stratified" not in text
+        assert "seed" not in text
+        assert "same part" not in text
+        (folder / "environment.json").unlink()
+        assert "stratified" not in text_for(folder, training=PROBE)
+    finally:
+        (folder / "environment.json").write_text(environment)
+
+
+def test_evaluation_speaks_of_what_it_has(tmp_path: Path) -> None:
+    paragraphs, _ = methods(read_run(make_evaluation(tmp_path / "evaluation")), "test")
+    text = " ".join(paragraphs)
+    assert "accuracy was" in text
+    assert "The classifier was a mobilenetv2_100 network [1], trained before." in text
+    assert "On a labelled set of its own (n = " in text
+    for wrong in ("divided", "cross-validation", "kept frozen", "trained weights"):
+        assert wrong not in text
+
+
+def test_every_family_has_its_reference() -> None:
+    assert len(FAMILIES) >= 10
+    assert set(FAMILIES) <= set(references())
+    named = {"resnet18": "resnet", "vgg16": "vgg", "mobilenetv3_large_100": "mobilenetv3", "inception_resnet_v2": "inception_resnet"}
+    named |= {"densenet121": "densenet", "convnext_tiny": "convnext", "vit_small_patch16_224": "vit", "small_200k": ""}
+    assert {name: citation_family(name) for name in named} == named
+
+
+def test_citations_are_numbered_by_first_use() -> None:
+    marks = Citations()
+    assert [marks.cite("adam"), marks.cite("nothing"), marks.cite("bootstrap", "adam")] == [" [1]", "", " [2, 1]"]
+    assert len(marks.texts) == 2
