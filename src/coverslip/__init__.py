@@ -17,25 +17,30 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from coverslip.estimator import ImageClassifier as ImageClassifier
     from coverslip.experiment import run as run
+    from coverslip.judge import evaluate_bundle as evaluate
     from coverslip.predict import Model as Model
     from coverslip.predict import load as load
+    from coverslip.start import audit_data as audit
     from coverslip.start import train as train
 
 _PLACES = {
-    "ImageClassifier": "coverslip.estimator",
-    "Model": "coverslip.predict",
-    "load": "coverslip.predict",
-    "run": "coverslip.experiment",
-    "train": "coverslip.start",
+    "ImageClassifier": ("coverslip.estimator", "ImageClassifier"),
+    "Model": ("coverslip.predict", "Model"),
+    "audit": ("coverslip.start", "audit_data"),
+    "evaluate": ("coverslip.judge", "evaluate_bundle"),
+    "load": ("coverslip.predict", "load"),
+    "run": ("coverslip.experiment", "run"),
+    "train": ("coverslip.start", "train"),
 }
 
-__all__ = ["ImageClassifier", "Model", "__version__", "load", "run", "train"]
+__all__ = ["ImageClassifier", "Model", "__version__", "audit", "evaluate", "load", "run", "train"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module 'coverslip' has no attribute {name!r}; it offers {', '.join(_PLACES)}")
-    return getattr(importlib.import_module(_PLACES[name]), name)
+    module, attribute = _PLACES[name]
+    return getattr(importlib.import_module(module), attribute)
 
 
 def __dir__() -> list[str]:

@@ -3,6 +3,7 @@
 model.safetensors   weights
 model.json          architecture, classes, channels, preprocessing, decision, provenance
 sample/             inputs and expected outputs: the self-test
+trained_on.txt      shortened hashes of the images that it learned from, so that `evaluate` can warn
 README.md           what this model is, for people
 """
 
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import safetensors
 import tifffile
+import torch
 from PIL import Image
 from safetensors.torch import load_file, save
 
@@ -33,6 +35,8 @@ from coverslip.structures import FloatArray, IntArray, Task
 
 FORMAT = 1
 SAMPLE_SIDE = 512
+TRAINED_ON = "trained_on.txt"
+DIGEST = 16
 TOLERANCE = {"32": 2e-3, "bf16": 4e-2}
 """Largest difference of a score in the self-test. bfloat16 keeps 8 bits of mantissa, and machines round differently."""
 
@@ -50,6 +54,7 @@ class Bundle:
         background: colour under transparent pixels.
         max_pixels: largest image that is opened.
         provenance: data, split, weights, versions, numbers: where the model comes from.
+        trained_on: the first 16 hexadecimal digits of the SHA-256 of each image file that it learned from.
     """
 
     network: Network
@@ -60,6 +65,7 @@ class Bundle:
     background: str
     max_pixels: int
     provenance: dict[str, Any]
+    trained_on: tuple[str, ...] = ()
 
     def read(self, path: Path) -> PixelArray:
         """Read and resize one image file to stored pixels (height, width, channels).
@@ -100,6 +106,7 @@ def save_bundle(bundle: Bundle, folder: Path, sample: list[PixelArray], card: st
         _write_weights(bundle, place)
         write_json(place / "model.json", _describe(bundle, hash_file(place / "model.safetensors")))
         write_file(place / "README.md", card)
+        write_file(place / TRAINED_ON, "".join(f"{digest}\n" for digest in sorted(bundle.trained_on)))
         _write_sample(bundle, place / "sample", sample)
         self_test(load_bundle(place), place)
 
@@ -183,10 +190,9 @@ def load_bundle(path: Path, *, device: str = "auto", precision: str = "auto") ->
         raise BundleError(f"the bundle {folder} has no model.safetensors; copy the whole folder")
     if hash_file(weights) != model.get("weights_sha256"):
         raise BundleError(f"{weights} is not the file that the bundle was saved with (its SHA-256 differs); copy the bundle anew")
+    where = choose_device(device)
     try:
-        return _build(model, weights, device, precision)
-    except BundleError:
-        raise
+        return _build(model, weights, where, precision)
     except (KeyError, TypeError, ValueError, safetensors.SafetensorError, RuntimeError) as error:
         raise BundleError(f"the bundle {folder} cannot be opened: {error}; it is damaged, or from another version of coverslip") from error
 
@@ -202,9 +208,8 @@ def _read_description(folder: Path) -> dict[str, Any]:
     return model
 
 
-def _build(model: dict[str, Any], weights: Path, device: str, precision: str) -> Bundle:
+def _build(model: dict[str, Any], weights: Path, where: torch.device, precision: str) -> Bundle:
     preprocessing, test_time, decision = model["preprocessing"], model["test_time"], model["decision"]
-    where = choose_device(device)
     classifier = from_architecture(model["architecture"], load_file(weights))
     network = Network(
         classifier=classifier,
@@ -224,6 +229,7 @@ def _build(model: dict[str, Any], weights: Path, device: str, precision: str) ->
         background=preprocessing["background"],
         max_pixels=preprocessing["max_pixels"],
         provenance=model["provenance"],
+        trained_on=tuple(listed.read_text(encoding="utf-8").split()) if (listed := weights.parent / TRAINED_ON).is_file() else (),
     )
 
 
@@ -238,10 +244,10 @@ def self_test(bundle: Bundle, folder: Path) -> float:
         expected = json.loads((place / "expected.json").read_text(encoding="utf-8"))
         stored = np.stack([bundle.read(place / Path(name).name) for name in expected["images"]])
         wanted = np.array(expected["scores"], dtype=np.float64).reshape(len(stored), len(bundle.classes))
+        allowed = max(TOLERANCE[bundle.network.precision], TOLERANCE[expected["precision"]])
     except (OSError, ValueError, KeyError, TypeError, ImageReadError) as error:
         raise BundleError(f"the self-test of {folder} cannot run: {error}") from error
     difference = float(np.abs(bundle.scores([stored]) - wanted).max())
-    allowed = max(TOLERANCE[bundle.network.precision], TOLERANCE[expected["precision"]])
     if not difference <= allowed:
         raise BundleError(
             f"the bundle {folder} fails its self-test: a score differs by {difference:.3g} where at most {allowed} is allowed"

@@ -93,7 +93,7 @@ class PixelsConfig(Section):
     trim: list[Probability] | Literal["auto", "none"] = "auto"
     """Border that is cut off first: top, left, bottom, right edge as shares of the image; `auto` cuts what is the same in all images."""
     colour: Literal["grey", "rgb", "auto"] = "auto"
-    """`auto` is grey when no image has colour, otherwise RGB."""
+    """`auto` is RGB when all images have colour; grey when none has, or when only some have, which could give the class away."""
     normalise: Literal["backbone", "dataset", "image", "none"] = "dataset"
     """`backbone`: its training mean and deviation; `dataset`: those of the training part; `image`: of each image; `none`: [0, 1]."""
     invert: bool | Literal["auto"] = "auto"
@@ -291,6 +291,14 @@ class RunConfig(Section):
                 self.decision.sensitivity is not None and self.decision.threshold != 0.5,
                 f"decision.sensitivity = {self.decision.sensitivity} chooses the threshold, "
                 f"but decision.threshold = {self.decision.threshold} states one",
+            ),
+            (
+                (self.decision.calibrate or self.decision.sensitivity is not None)
+                and self.split.validation == 0
+                and self.split.preset is None
+                and not self.split.folds,
+                "decision.calibrate and decision.sensitivity choose on images that were not trained on, but split.validation = 0 "
+                "and split.folds = 0; set one of them",
             ),
             (
                 training.patience is not None and self.split.validation == 0 and self.split.preset is None,

@@ -12,9 +12,9 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from coverslip.config import load_config
-from coverslip.data.images import image_from_array, read_image
+from coverslip.data.images import ImageReadError, image_from_array, read_image
 from coverslip.data.pixels import PixelArray
-from coverslip.errors import InputError
+from coverslip.errors import BadImagesError, InputError
 from coverslip.experiment import fit_arrays
 from coverslip.structures import FloatArray
 
@@ -90,7 +90,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, X: Any) -> npt.NDArray[Any]:  # noqa: N803
         """The label of each image, (n,)."""
-        chosen: npt.NDArray[Any] = self.classes_[self.predict_proba(X).argmax(axis=1)]
+        scores = self.predict_proba(X)
+        chosen: npt.NDArray[Any] = self.classes_[scores.argmax(axis=1)]
         return chosen
 
     def _config(self) -> Any:
@@ -106,5 +107,17 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def decode(images: Sequence[Any]) -> list[PixelArray]:
-    """Paths and arrays as decoded images (h, w, c)."""
-    return [image_from_array(image) if isinstance(image, np.ndarray) else read_image(Path(image))[0] for image in images]
+    """Paths and arrays as decoded images (h, w, c).
+
+    Raises:
+        BadImagesError: with all images that cannot be used.
+    """
+    decoded, problems = [], {}
+    for number, image in enumerate(images):
+        try:
+            decoded.append(image_from_array(image) if isinstance(image, np.ndarray) else read_image(Path(image))[0])
+        except (ImageReadError, OSError) as error:
+            problems[str(number) if isinstance(image, np.ndarray) else str(image)] = str(error)
+    if problems:
+        raise BadImagesError(problems)
+    return decoded

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from coverslip.bundle import Bundle, save_bundle
+from coverslip.bundle import DIGEST, Bundle, save_bundle
 from coverslip.config import RunConfig, with_values
 from coverslip.data.audit import Audit, audit, leaks
 from coverslip.data.duplicates import duplicate_groups
@@ -31,6 +31,12 @@ from coverslip.runtime import Progress, derived_seed, no_progress
 from coverslip.structures import FloatArray, IntArray, Predictions, RunResult, Split, Table, Task
 from coverslip.training.fit import Fitted, fit
 from coverslip.training.loop import Plan, Samples
+
+COLOUR_REASONS = {
+    "all": "the images have colour",
+    "none": "no image has colour",
+    "some": "some images have colour and some have none, a difference that a model must not learn from; say rgb to keep it",
+}
 
 
 @dataclass(frozen=True)
@@ -169,8 +175,8 @@ def choose_geometry(config: RunConfig, table: Table) -> tuple[Geometry, RunConfi
         height, width = native_size(config.model)
     colour = config.pixels.colour
     if colour == "auto":
-        colour = "rgb" if seen.colour else "grey"
-        notes.append(f"pixels.colour = {colour!r}: " + ("some images have colour" if seen.colour else "no image has colour"))
+        colour = "rgb" if seen.colour == "all" else "grey"
+        notes.append(f"pixels.colour = {colour!r}: {COLOUR_REASONS[seen.colour]}")
     box, sentence = choose_box(config.pixels.trim, seen.box)
     geometry = Geometry(height, width or height, config.pixels.fit, 1 if colour == "grey" else 3, seen.bits, box)
     resolved = {"height": geometry.height, "width": geometry.width, "colour": colour, "trim": "none" if box == WHOLE else list(box)}
@@ -339,7 +345,7 @@ def fit_arrays(config: RunConfig, images: list[PixelArray], targets: IntArray, c
         classes: number of classes.
     """
     height, width = (config.pixels.height, config.pixels.width) if config.pixels.height else native_size(config.model)
-    grey = config.pixels.colour == "grey" or (config.pixels.colour == "auto" and all(image.shape[2] == 1 for image in images))
+    grey = config.pixels.colour == "grey" or (config.pixels.colour == "auto" and any(image.shape[2] == 1 for image in images))
     bits = max(image.dtype.itemsize * 8 for image in images)
     geometry = Geometry(height, width or height, config.pixels.fit, 1 if grey else 3, bits)
     pixels, rows = Pixels.of(images, geometry), np.arange(len(images))
@@ -384,7 +390,8 @@ def choose_decision(data: Prepared, fitted: Fitted, folds: FoldScores | None) ->
         task,
         chosen.threshold,
         found,
-        f"threshold {chosen.threshold:.4f} for a sensitivity of {wanted.sensitivity}, chosen on {len(rows)} images",
+        f"threshold {chosen.threshold:.4f} for a sensitivity of {wanted.sensitivity}, chosen on {len(rows)} images"
+        + ("; the numbers of the folds at this threshold come from the same images and flatter it a little" if folds else ""),
     )
 
 
@@ -424,20 +431,21 @@ def summarise_numbers(data: Prepared, predictions: dict[str, Predictions], decis
     if folds:
         repeats = max(int(name.split("-")[1]) for name in folds)
         grouped = [[found for name, found in folds.items() if int(name.split("-")[1]) == repeat + 1] for repeat in range(repeats)]
-        numbers["folds"] = folds_summary(grouped, **settings)
+        numbers["folds"] = folds_summary(grouped, **settings, threshold=decision.threshold)
     return numbers
 
 
 def make_bundle(data: Prepared, fitted: Fitted, decision: Decision, learner: Fits, metrics: dict[str, Any], recipe: str) -> Bundle:
     """The trained model with its decision and its provenance."""
     weights = fitted.network.classifier.backbone.weights
+    learned = data.split.rows("train") if data.split.folds is None else data.split.rows("train", "validation")
     provenance = {
         "recipe": recipe,
         "backbone": data.config.model.backbone,
-        "weights": weights,
+        "weights": weights.replace(f"{Path(weights.split(' (')[0]).parent}/", ""),
         "merge": data.config.data.merge,
         "images": len(data.table),
-        "trained_on": int(len(data.split.rows("train")) + (len(data.split.rows("validation")) if data.split.folds is not None else 0)),
+        "trained_on": len(learned),
         "pixels_sha256": data.pixels.key,
         "split": {"method": data.split.method, "seed": data.split.seed},
         "numbers": {
@@ -456,4 +464,5 @@ def make_bundle(data: Prepared, fitted: Fitted, decision: Decision, learner: Fit
         settings.background,
         settings.max_pixels,
         provenance,
+        tuple(digest[:DIGEST] for digest in data.scan.facts["sha256"].to_numpy()[learned]),
     )

@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from coverslip.config import IntervalsConfig, parse_overrides
+from coverslip.bundle import DIGEST, Bundle
+from coverslip.config import load_config, parse_overrides
+from coverslip.data.scan import hash_files
 from coverslip.errors import ConfigError
 from coverslip.evaluation.evaluate import evaluate
 from coverslip.pictures import save_judged_pictures
 from coverslip.predict import Model
 from coverslip.record import RunFolder, Stopwatch
 from coverslip.runtime import Progress, no_progress
-from coverslip.structures import RunResult, Task
+from coverslip.structures import RunResult, Table, Task
 
 
 def evaluate_bundle(
@@ -32,17 +34,17 @@ def evaluate_bundle(
         InputError: a class that the bundle does not know.
         RunFolderError: the folder holds results already.
     """
-    model = Model(bundle)
     layer = parse_overrides(settings)
     unknown = set(layer) - {"data", "split", "intervals"}
     if unknown:
         raise ConfigError(f"evaluate takes data.*, split.group and intervals.* keys, not {', '.join(sorted(unknown))}")
-    intervals = IntervalsConfig.model_validate(layer.get("intervals", {}))
+    intervals = load_config(layer).intervals
+    model = Model(bundle)
     folder = Path(out) if out is not None else Path("evaluations") / Path(data).absolute().stem
     with RunFolder.claim(folder, resume=False) as place:
         watch = Stopwatch()
         with watch("judge"):
-            predictions, table, problems = model.judge(data, progress, group=layer.get("split", {}).get("group"), **layer.get("data", {}))
+            predictions, table, problems = model.judge(data, progress, layer)
         numbers: dict[str, Any] = {"task": str(model.bundle.task), "classes": list(model.classes), "level": intervals.level}
         if model.bundle.task == Task.BINARY:
             numbers |= {"positive": model.classes[1], "threshold": model.bundle.threshold}
@@ -50,7 +52,20 @@ def evaluate_bundle(
             predictions, level=intervals.level, resamples=intervals.resamples, seed=0, threshold=model.bundle.threshold
         )
         notes = [f"{len(problems)} images could not be read: {', '.join(list(problems)[:5])}"] if problems else []
+        notes += known_images(model.bundle, table)
         with watch("pictures"):
             save_judged_pictures(place.path / "pictures", table, predictions, model.bundle.background, model.bundle.max_pixels)
         place.write_judgement(predictions, numbers, model.bundle, watch, bundle=str(bundle), data=str(data), notes=notes, bad=problems)
         return RunResult(place.path, numbers, watch.total, tuple(notes))
+
+
+def known_images(bundle: Bundle, table: Table) -> list[str]:
+    """A warning when images of the table are among those that the model learned from: such numbers are not honest."""
+    learned = set(bundle.trained_on)
+    known = [image for image, digest in zip(table.images, hash_files(table), strict=True) if digest[:DIGEST] in learned]
+    if not known:
+        return []
+    return [
+        f"WARNING: {len(known)} of {len(table)} images are among those that the model learned from ({', '.join(known[:3])}"
+        f"{', ...' if len(known) > 3 else ''}): the numbers flatter it"
+    ]

@@ -55,21 +55,22 @@ class Network:
         return self.normalisation.apply(torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device))
 
     @torch.inference_mode()
-    def scores(self, batches: Iterable[PixelArray]) -> FloatArray:
+    def scores(self, batches: Iterable[PixelArray], *, copies: bool = True) -> FloatArray:
         """Probabilities.
 
         Args:
             batches: stored pixels, each (n, h, w, c).
+            copies: whether test-time copies are averaged; without them a look at the validation part is cheaper.
 
         Returns:
             float64 (all n, classes), rows sum to 1: the mean over the test-time copies.
         """
         self.classifier.eval()
-        rows = [self._batch_scores(self.batch(pixels)) for pixels in batches]
+        rows = [self._batch_scores(self.batch(pixels), self.tta if copies else "none") for pixels in batches]
         return np.concatenate(rows) if rows else np.zeros((0, self.classifier.classes))
 
-    def _batch_scores(self, batch: Tensor) -> FloatArray:
-        copies = tta_copies(batch, self.tta, self.augment)
+    def _batch_scores(self, batch: Tensor, tta: str) -> FloatArray:
+        copies = tta_copies(batch, tta, self.augment)
         with autocast(self.device, self.precision):
             logits = [self.classifier(copy) for copy in copies]
         mean = torch.stack([one.double().softmax(dim=1) for one in logits]).mean(dim=0)

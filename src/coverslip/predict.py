@@ -7,18 +7,19 @@ however many files there are.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from coverslip.bundle import Bundle, find_bundle, load_bundle, self_test
-from coverslip.config import DataConfig, SplitConfig
+from coverslip.config import load_config
 from coverslip.data.images import ImageReadError, image_from_array
 from coverslip.data.pixels import PixelArray
 from coverslip.data.sources import list_images, load_table
@@ -154,22 +155,26 @@ class Model:
         frame.loc[bad, "predicted"] = ""
         return frame
 
-    def judge(self, data: str | Path, progress: Progress = no_progress, **settings: object) -> tuple[Predictions, Table, dict[str, str]]:
+    def judge(
+        self, data: str | Path, progress: Progress = no_progress, settings: Mapping[str, Any] | None = None
+    ) -> tuple[Predictions, Table, dict[str, str]]:
         """Score a labelled set that the model has not seen.
 
         Args:
             data: folder of class folders, or a table with an image and a label column.
             progress: told about each batch.
-            settings: further keys of the `[data]` section.
+            settings: keys of the sections `data` and `split`, e.g. `{"split": {"group": "patient"}}`.
 
         Returns:
             Predictions with targets in the bundle's class order, their table, and image → reason of those left out.
 
         Raises:
             InputError: a class that the bundle does not know.
+            ConfigError: an unknown key or a wrong value.
         """
-        merges = self.bundle.provenance.get("merge", {})
-        table = _with_classes(data, self.classes, merges, settings)
+        merges = {"data": {"merge": self.bundle.provenance.get("merge", {})}}
+        config = load_config(merges, settings or {}, {"data": {"path": str(data)}})
+        table = load_table(config.data, config.split, known_classes=self.classes)
         scored = self.score(table.paths, progress)
         problems = {table.images[row]: reason for row, reason in scored.problems.items()}
         kept = np.array([row not in scored.problems for row in range(len(table))])
@@ -180,6 +185,10 @@ class Model:
             table.images, scores, self.bundle.decide(scores), self.classes, self.bundle.task, table.targets, table.groups
         )
         return predictions, table, problems
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.bundle.network.geometry.shape[:2]))
+        return f"Model({self.bundle.provenance.get('backbone', '')} at {shape}: {', '.join(self.classes)})"
 
 
 def write_table(frame: pd.DataFrame, out: Path) -> Path:
@@ -224,11 +233,3 @@ def _expand(inputs: ImageInput | Sequence[ImageInput]) -> tuple[list[ImageInput]
     if not found:
         raise InputError("there is nothing to predict: no image was given")
     return found, names
-
-
-def _with_classes(data: str | Path, classes: tuple[str, ...], merges: dict[str, list[str]], settings: dict[str, object]) -> Table:
-    """A labelled table with its targets in the given class order, also where it holds only some of the classes."""
-    group = settings.pop("group", None)
-    split = SplitConfig.model_validate({"group": group})
-    base: dict[str, object] = {"path": str(data), "on_bad_image": "skip", "merge": merges, **settings}
-    return load_table(DataConfig.model_validate(base), split, known_classes=classes)

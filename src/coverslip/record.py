@@ -112,6 +112,9 @@ class RunFolder:
         if not self.resume or not stored.is_file():
             return config, None
         started = load_config(read_toml(stored))
+        given = str(Path(config.data.path or ".").absolute())
+        if started.data.path != given:
+            raise RunFolderError(f"{self.path} holds a run on {started.data.path}, not on {given}; choose another --out")
         if (self.path / "metrics.json").is_file() and (self.path / "bundle").is_dir():
             metrics = json.loads((self.path / "metrics.json").read_text(encoding="utf-8"))
             return started, RunResult(self.path, metrics, 0.0, ("this run was finished before; nothing was done",))
@@ -152,7 +155,7 @@ class RunFolder:
         """Write history, predictions, suspected label errors, model summary; metrics.json last, for it says that all is there."""
         write_file(self.path / "history.csv", csv_text(pd.DataFrame(history, columns=list(HISTORY))))
         write_file(self.path / "predictions.csv", csv_text(all_predictions(predictions)))
-        suspects = suspected_label_errors(out_of_sample(predictions))
+        suspects = suspected_label_errors(out_of_sample(predictions)) if predictions else []
         columns = ["image", "label", "suggestion", "score"]
         write_file(
             self.path / "label_errors.csv",

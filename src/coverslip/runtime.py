@@ -101,7 +101,7 @@ def explained(path: Path) -> Iterator[None]:
             raise ResourceError(
                 f"the disk is full while writing {path}; free some space, or choose another place (--out, COVERSLIP_CACHE)"
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             raise ResourceError(f"cannot write {path}: {error.strerror}; choose another place (--out, COVERSLIP_CACHE)") from error
         raise
 

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from coverslip.config import RunConfig, load_config, merge_layers, parse_overrides, read_toml
+import numpy as np
+
+from coverslip.config import AugmentConfig, ModelConfig, RunConfig, load_config, merge_layers, parse_overrides, read_toml
 from coverslip.data.audit import Audit, audit
+from coverslip.data.pixels import WHOLE, Geometry, Normalisation, PixelArray
 from coverslip.data.scan import scan_images
 from coverslip.data.sources import load_table
-from coverslip.data.store import glance
+from coverslip.data.store import glance, some_images
 from coverslip.errors import ConfigError, InputError
 from coverslip.experiment import run
 from coverslip.models.backbones import native_size
-from coverslip.models.hardware import choose_device
+from coverslip.models.classifier import build_classifier
+from coverslip.models.hardware import choose_device, choose_precision
+from coverslip.models.hub import hub_answers
 from coverslip.models.weights import local_weights
+from coverslip.network import SCORE_BATCH, Network
 from coverslip.runtime import Progress, no_progress
-from coverslip.structures import RunResult
-from coverslip.training.choice import CANDIDATES, Sight, choose_recipe
+from coverslip.structures import FloatArray, RunResult, Table
+from coverslip.training.choice import CANDIDATES, FEW_IMAGES, Sight, choose_recipe
 from coverslip.training.recipes import load_recipe
+from coverslip.training.symmetry import UNTESTED, Symmetry, invisible, visibility
+
+ASK_SIDE = 96
+ASK_IMAGES = 320
 
 
 @dataclass(frozen=True)
@@ -115,20 +125,67 @@ def look(config: RunConfig) -> Sight:
     """What the choice of a recipe rests on: the data, the weights that can be found, the hardware, the budget."""
     table = load_table(config.data, config.split)
     seen = glance(table, config.data)
-    found = [name for name in CANDIDATES if local_weights(name) is not None]
+    found = tuple(name for name in CANDIDATES if local_weights(name) is not None)
+    model, training = config.model, config.training
+    if not found and model.weights == "pretrained" and hub_answers():
+        found = CANDIDATES[:1]
+    asked = model.backbone if "backbone" in model.model_fields_set else None
+    backbone = (asked or (found[0] if found else None)) if model.weights != "none" else None
+    top, left, bottom, right = seen.box if config.pixels.trim == "auto" else WHOLE
     return Sight(
         images=len(table),
         classes=len(table.classes),
         task=table.task,
-        height=seen.height,
-        width=seen.width,
-        weights=tuple(found),
-        asked_backbone=config.model.backbone if "backbone" in config.model.model_fields_set else None,
-        asked_regime=config.training.regime if "regime" in config.training.model_fields_set else None,
-        asked_weights=config.model.weights if "weights" in config.model.model_fields_set else None,
-        minutes=config.training.minutes,
-        gpu=choose_device(config.training.device).type != "cpu",
+        height=round(seen.height * (bottom - top)),
+        width=round(seen.width * (right - left)),
+        weights=found,
+        asked_backbone=asked,
+        asked_regime=training.regime if "regime" in training.model_fields_set else None,
+        asked_weights=model.weights if "weights" in model.model_fields_set else None,
+        minutes=training.minutes,
+        gpu=choose_device(training.device).type != "cpu",
+        symmetry=ask_symmetry(config, table, backbone if backbone and local_weights(backbone) else None)
+        if len(table) >= FEW_IMAGES
+        else UNTESTED,
     )
+
+
+def ask_symmetry(config: RunConfig, table: Table, backbone: str | None) -> Symmetry:
+    """Which flips and turns the images allow, asked of some of them; see `coverslip.training.symmetry`.
+
+    Args:
+        config: how images are read.
+        table: n labelled samples.
+        backbone: one whose pretrained weights are on this machine, or None: pixels take the place of its features.
+    """
+    geometry = Geometry(ASK_SIDE, ASK_SIDE, "squash", 1, 8)
+    rows, images = some_images(table, config.data, geometry, ASK_IMAGES)
+    kinds = {"horizontal flips": images[:, :, ::-1], "vertical flips": images[:, ::-1], "turns": images.transpose(0, 2, 1, 3)}
+    features_of = frozen_features(backbone, geometry) if backbone else _flat_pixels
+    plain = features_of(images)
+    areas = {kind: visibility(plain, features_of(changed), table.labels[rows], seed=0) for kind, changed in kinds.items()}
+    allowed = {kind: invisible(area, len(table.classes)) for kind, area in areas.items()}
+    said = ", ".join(f"{kind} {'allowed' if allowed[kind] else 'not'} (AUC {area[0]:.2f})" for kind, area in areas.items())
+    return Symmetry(allowed["horizontal flips"], allowed["vertical flips"], allowed["turns"] and allowed["vertical flips"], said)
+
+
+def frozen_features(backbone: str, geometry: Geometry) -> Callable[[PixelArray], FloatArray]:
+    """Features of a pretrained backbone, of stored pixels (n, h, w, 1)."""
+    size = (geometry.height, geometry.width)
+    classifier = build_classifier(ModelConfig(backbone=backbone), channels=1, classes=2, size=size, seed=0)
+    normalisation = Normalisation(geometry.full, False, False, classifier.backbone.mean, classifier.backbone.std)
+    device = choose_device("auto")
+    network = Network(classifier, geometry, normalisation, AugmentConfig(), "none", device, choose_precision("auto", device, classifier))
+
+    def features_of(images: PixelArray) -> FloatArray:
+        batches = (network.batch(images[start : start + SCORE_BATCH]) for start in range(0, len(images), SCORE_BATCH))
+        return np.concatenate(list(network.features(batches))).astype(np.float64)
+
+    return features_of
+
+
+def _flat_pixels(images: PixelArray) -> FloatArray:
+    return images[:, ::4, ::4].reshape(len(images), -1).astype(np.float64)
 
 
 def free_folder(data: str, *, resume: bool) -> Path:

@@ -208,7 +208,7 @@ class RunResult:
         return f"{table if parts else f'<p>{html.escape(headline(self.metrics))}</p>'}<p>{'<br>'.join(filter(None, places))}</p>{notes}"
 
 
-HEADLINE_PARTS = {"test": "test part", "folds": "cross-validation", "validation": "validation part (it chose the model)"}
+HEADLINE_PARTS = {"test": "test part", "folds": "cross-validation", "validation": "validation part"}
 HEADLINES = ("accuracy", "macro_f1", "roc_auc")
 TABLE_NUMBERS = ("accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "sensitivity", "specificity", "log_loss", "calibration_error")
 

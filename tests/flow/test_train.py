@@ -122,6 +122,7 @@ def test_dry_run_trains_nothing(cli: Cli, gels: Path, tmp_path: Path) -> None:
 
 def test_without_a_recipe_one_is_chosen_and_said(cli: Cli, gels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COVERSLIP_WEIGHTS", str(tmp_path / "nowhere"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     done = cli("train", gels, "-s", "training.minutes=0.05", "-s", "pixels.height=32", "-s", "pixels.width=32", "--out", tmp_path / "run")
     assert done.status == 0, done.err
     assert "auto-scratch: 40 images" in done.err.replace("\n", " ")

@@ -140,3 +140,25 @@ def test_simulate_config_cache_weights(cli: Cli, tmp_path: Path, monkeypatch: py
     missing = cli("weights", "fetch", "resnet18")
     assert missing.status == 2
     assert "resnet18" in missing.err
+
+
+def test_evaluate_warns_of_images_that_the_model_learned_from(cli: Cli, gel_run: Path, gels: Path, tmp_path: Path) -> None:
+    split = pd.read_csv(gel_run / "split.csv")
+    learned = int((split["part"] == "train").sum())
+    assert learned == 28
+    said = cli("evaluate", gel_run, gels, "--out", tmp_path / "judged")
+    assert f"WARNING: {learned} of 40 images" in said.err
+    for image in split["image"][split["part"] == "test"]:
+        (tmp_path / "kept" / image).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(gels / image, tmp_path / "kept" / image)
+    honest = cli("evaluate", gel_run, tmp_path / "kept", "--out", tmp_path / "judged-kept")
+    assert honest.status == 0, honest.err
+    assert "WARNING" not in honest.err
+
+
+def test_evaluate_refuses_wrong_keys(cli: Cli, gel_run: Path, gels: Path, tmp_path: Path) -> None:
+    for setting, said in (("intervals.level=2", "intervals.level"), ("data.imagee=x", "'image'"), ("training.epochs=3", "data.*")):
+        done = cli("evaluate", gel_run, gels, "--out", tmp_path / "judged", "-s", setting)
+        assert done.status == 2
+        assert said in done.err
+        assert not (tmp_path / "judged").exists()

@@ -42,6 +42,7 @@ def check_weights() -> None:
 
 
 def _show_weights(found: object) -> None:
+    from rich.table import Column
     from rich.table import Table as Sheet
 
     from coverslip.models.weights import WeightsFile
@@ -53,7 +54,7 @@ def _show_weights(found: object) -> None:
             "or say: coverslip weights fetch ARCHITECTURE"
         )
         return
-    sheet = Sheet("architecture", "MB", "sha256", "path", "problem")
+    sheet = Sheet("architecture", "MB", "sha256", Column("path", overflow="fold"), "problem")
     for one in found:
         assert isinstance(one, WeightsFile)
         sheet.add_row(one.name, f"{one.size / 1e6:.1f}", one.sha256[:12], str(one.path), one.problem)
@@ -82,7 +83,7 @@ def list_cache() -> None:
         used = datetime.fromtimestamp(entry.used).astimezone().strftime("%Y-%m-%d %H:%M")
         sheet.add_row(entry.kind, f"{entry.size / 1e6:.1f}", used, entry.folder.name[:12])
     out.print(sheet)
-    out.print(f"{len(entries)} entries, {sum(entry.size for entry in entries) / 1e6:.1f} MB")
+    out.print(f"{len(entries)} {'entry' if len(entries) == 1 else 'entries'}, {sum(entry.size for entry in entries) / 1e6:.1f} MB")
 
 
 def clear_cache() -> None:

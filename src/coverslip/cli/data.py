@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
 
 
 def audit(
-    data: Annotated[str, typer.Argument(help="Folder of class folders, a CSV or Parquet table, or a TOML file with a [data] section.")],
+    data: Annotated[str, typer.Argument(help="Folder of class folders, a CSV or Parquet table, or a TOML file with a \\[data] section.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole audit as JSON.")] = False,
     settings: Annotated[list[str] | None, typer.Option("-s", "--set", metavar="KEY=VALUE", help="Override a key of the config.")] = None,
 ) -> None:

@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    data: Annotated[str, typer.Argument(help="Folder of class folders, a CSV or Parquet table, or a TOML file with a [data] section.")],
+    data: Annotated[str, typer.Argument(help="Folder of class folders, a CSV or Parquet table, or a TOML file with a \\[data] section.")],
     recipe: Annotated[str | None, typer.Option(help="A recipe by name or file; chosen from what is seen when not given.")] = None,
     settings: Settings = None,
     out_folder: Annotated[Path | None, typer.Option("--out", help="Run folder; runs/<data> when not given.")] = None,
@@ -68,7 +68,7 @@ def demo(
     with progress_bar() as progress:
         err.print("simulating gel photographs and other pictures (they are simulations, not data) ...")
         images = simulate("gels", folder / "gels", images=240, seed=seed, progress=progress)
-        start = begin(str(images), recipe="quick", settings=[], out=folder / "run", resume=False)
+        start = begin(str(images), recipe="quick", settings=[], out=folder / "runs" / images.name, resume=False)
         result = run(start.config, start.folder, recipe=start.recipe, why="the demo's recipe", command="coverslip demo", progress=progress)
         _finish(result)
 

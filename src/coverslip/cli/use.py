@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -23,7 +23,7 @@ def predict(
     bundle: Bundle,
     inputs: Annotated[list[str], typer.Argument(help="Image files, folders, or tables with a column `image`.")],
     out_file: Annotated[Path, typer.Option("--out", help="FILE.csv, FILE.parquet, or a folder for predictions.csv.")],
-    device: Annotated[str, typer.Option(help="auto, cpu or gpu.")] = "auto",
+    device: Annotated[Literal["auto", "cpu", "gpu"], typer.Option(help="Where the model runs.")] = "auto",
 ) -> None:
     """Score images; files that cannot be read are reported in the table and stop nothing."""
     from coverslip.predict import Model, write_table

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from coverslip.config import DataConfig
 from coverslip.data.cache import cached
 from coverslip.data.images import ImageReadError, read_image
 from coverslip.data.pixels import WHOLE, Geometry, PixelArray
-from coverslip.data.scan import Scan, hash_files, scan_images
+from coverslip.data.scan import Scan, hash_files, in_order, scan_images
 from coverslip.runtime import Progress, hash_text, no_progress
 from coverslip.structures import IntArray, Table
 
@@ -92,14 +93,14 @@ class Glance:
     """What a few images of a table look like: enough to choose a geometry.
 
     Attributes:
-        colour: whether any of them has colour.
+        colour: `none`, `all`, or `some` of them have colour.
         bits: the largest depth, 8 or 16.
         height: median rows, in pixels.
         width: median columns, in pixels.
         box: what remains without the border that is the same in all of them, as in `Geometry`.
     """
 
-    colour: bool
+    colour: Literal["none", "some", "all"]
     bits: int
     height: int
     width: int
@@ -112,7 +113,7 @@ def glance(table: Table, config: DataConfig) -> Glance:
     Images that cannot be read are passed over; the scan reports them.
     """
     rows = np.unique(np.linspace(0, len(table) - 1, min(PEEK, len(table))).round().astype(np.int64))
-    colour, bits, sizes = False, 8, []
+    colours, bits, sizes = [], 8, []
     border = _Border()
     for row in rows:
         try:
@@ -120,12 +121,37 @@ def glance(table: Table, config: DataConfig) -> Glance:
         except ImageReadError:
             continue
         small = image[:: max(1, image.shape[0] // 64), :: max(1, image.shape[1] // 64)].astype(np.int32)
-        colour |= bool(image.shape[2] == 3 and np.ptp(small, axis=2).max() > 0.05 * np.iinfo(image.dtype).max)
+        colours.append(bool(image.shape[2] == 3 and np.ptp(small, axis=2).max() > 0.05 * np.iinfo(image.dtype).max))
         bits = max(bits, image.dtype.itemsize * 8)
         sizes.append((facts.height, facts.width))
         border.add(image)
     height, width = np.median(np.array(sizes or [(0, 0)]), axis=0)
+    colour: Literal["none", "some", "all"] = "none" if not any(colours) else "all" if all(colours) else "some"
     return Glance(colour, bits, int(height), int(width), border.box())
+
+
+def some_images(table: Table, config: DataConfig, geometry: Geometry, most: int) -> tuple[IntArray, PixelArray]:
+    """Rows and stored pixels (m, h, w, c) of at most `most` labelled images, the classes in equal numbers where they can be.
+
+    Images that cannot be read are passed over.
+    """
+    random = np.random.default_rng(0)
+    order = random.permutation(len(table))
+    rank = np.zeros(len(table), dtype=np.int64)
+    for code in np.unique(table.labels):
+        members = order[table.labels[order] == code]
+        rank[members] = np.arange(len(members))
+    rows = order[np.argsort(rank[order], kind="stable")][:most]
+
+    def read(row: int) -> PixelArray | None:
+        try:
+            image, _ = read_image(table.root / table.images[row], background=config.background, max_pixels=config.max_pixels)
+        except ImageReadError:
+            return None
+        return geometry.apply(image)
+
+    found = [(row, image) for row, image in zip(rows.tolist(), in_order(read, rows.tolist()), strict=True) if image is not None]
+    return np.array([row for row, _ in found], dtype=np.int64), np.stack([image for _, image in found])
 
 
 class _Border:

@@ -13,6 +13,7 @@ in small sets: 92 % at 100 rows, 80 % at 30. Exact intervals: 95 % or more at an
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -90,7 +91,9 @@ def evaluate(
     return numbers
 
 
-def folds_summary(folds: Sequence[Sequence[Predictions]], *, level: float = 0.95, resamples: int = 1000, seed: int = 0) -> dict[str, Any]:
+def folds_summary(
+    folds: Sequence[Sequence[Predictions]], *, level: float = 0.95, resamples: int = 1000, seed: int = 0, threshold: float | None = None
+) -> dict[str, Any]:
     """The numbers of a cross-validation, from out-of-fold predictions.
 
     Each value is that of all out-of-fold rows of a repeat taken together, averaged over the repeats. Its interval comes
@@ -101,10 +104,12 @@ def folds_summary(folds: Sequence[Sequence[Predictions]], *, level: float = 0.95
         level: confidence level.
         resamples: bootstrap resamples.
         seed: of the bootstrap.
+        threshold: as for `evaluate`.
 
     Returns:
-        `n`, each number of `SUMMARY` as {value, low, high, method}, and `each`: a list of {repeat, fold, n, number, ...}
-        with plain values, None where undefined (a fold without one of the classes).
+        `n`, each number of `SUMMARY` as {value, low, high, method}; the other numbers of `evaluate` (per class, confusion,
+        binary, groups) of the first repeat's out-of-fold rows; and `each`: a list of {repeat, fold, n, number, ...} with
+        plain values, None where undefined (a fold without one of the classes).
 
     Raises:
         InputError: repeats that cover different images, and as `evaluate`.
@@ -114,6 +119,8 @@ def folds_summary(folds: Sequence[Sequence[Predictions]], *, level: float = 0.95
     aligned = [first, *(_align(first, other) for other in pooled[1:])]
     sheet = Sheet(aligned, level, resamples, seed)
     numbers: dict[str, Any] = {"n": len(first)} | {name: sheet.number(name).to_json() for name in SUMMARY}
+    whole = evaluate(first, level=level, resamples=resamples, seed=seed, threshold=threshold)
+    numbers |= {name: value for name, value in whole.items() if name not in numbers}
     numbers["each"] = [
         {"repeat": i, "fold": j, "n": len(fold)} | plain_values(fold) for i, repeat in enumerate(folds) for j, fold in enumerate(repeat)
     ]
@@ -168,7 +175,9 @@ class Sheet:
     def __init__(self, predictions: Sequence[Predictions], level: float, resamples: int, seed: int) -> None:
         self.targets = known_targets(predictions[0])
         self.predicted = predictions[0].predicted
-        self.level, self.groups = level, predictions[0].groups
+        groups = predictions[0].groups
+        self.one_group = groups is not None and len(np.unique(groups)) == 1
+        self.level, self.groups = level, None if self.one_group else groups
         self.measures = [Measures(each, self.targets) for each in predictions]
         n = len(self.targets)
         self.values = self._measure(np.ones((1, n)))
@@ -176,7 +185,11 @@ class Sheet:
         self.right = np.logical_and.reduce([each.predicted == self.targets for each in predictions])
 
     def number(self, name: str, k: int | None = None) -> Number:
-        """A number of `SUMMARY`, or, with a class index, one of `PER_CLASS`."""
+        """A number of `SUMMARY`, or, with a class index, one of `PER_CLASS`. One group cannot vary: rows take its place."""
+        number = self._number(name, k)
+        return replace(number, method=f"{number.method} over rows, one group only") if self.one_group and number.defined else number
+
+    def _number(self, name: str, k: int | None) -> Number:
         key = name if k is None else f"class_{name}"
         value = float(self.values[key][0] if k is None else self.values[key][0, k])
         draws = self.draws[key] if k is None else self.draws[key][:, k]

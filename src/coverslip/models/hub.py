@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,20 @@ def cached_file(architecture: str) -> Path | None:
 def torch_hub_file(architecture: str) -> Path:
     """Where torch.hub's cache would hold the weights as safetensors."""
     return Path(torch.hub.get_dir()) / "checkpoints" / f"{architecture}.safetensors"
+
+
+def hub_answers() -> bool:
+    """Whether the hub can be reached; asked once, for at most some seconds, and never when `HF_HUB_OFFLINE` is set."""
+    from huggingface_hub import constants, errors, get_session
+
+    if constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        return False
+    transport_error: type[Exception] = errors.HTTPError  # type: ignore[attr-defined]  # of the hub's own HTTP client
+    try:
+        get_session().head(constants.ENDPOINT, timeout=SECONDS_TO_ANSWER)
+    except (OSError, transport_error):
+        return False
+    return True
 
 
 def download(architecture: str) -> Path:

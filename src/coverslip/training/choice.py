@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from coverslip.structures import Task
+from coverslip.training.symmetry import UNTESTED, Symmetry
 
 CANDIDATES = ("mobilenetv2_100", "resnet18", "mobilenetv3_large_100", "resnet50", "mobilenetv2_035")
 """Backbones that are worth choosing, best first, on two cores in five minutes."""
@@ -17,8 +18,13 @@ FEW_IMAGES = 500
 """Below this many images all layers cannot be learned well: a linear head on frozen features, judged by folds."""
 
 DEFAULT_MINUTES = 5.0
-LARGE_SIDE = 160
-SMALL_SIDE = 64
+TRAIN_SHARE = 0.7
+"""Share of the images that is trained on, as the default split has it."""
+EPOCHS = 8
+"""Passes over the training part that a budget should allow; the images are made as large as that permits."""
+PIXELS_PER_SECOND = {"cpu": 1.2e6, "gpu": 1e9}
+"""Pixels that a MobileNetV2 learns from in a second: 2 cores, and any GPU."""
+SMALLEST_AREA, LARGEST_AREA = 96 * 96, 224 * 224
 
 
 @dataclass(frozen=True)
@@ -30,10 +36,11 @@ class Sight:
         classes: number of classes.
         task: binary or multiclass.
         height, width: median size of the images, in pixels.
-        weights: candidates whose pretrained weights are on this machine, best first.
+        weights: candidates whose pretrained weights are on this machine or can be fetched, best first.
         asked_backbone, asked_regime, asked_weights: what the user set already, or None.
         minutes: the user's budget, or None.
         gpu: whether there is one.
+        symmetry: which flips and turns the images allow.
     """
 
     images: int
@@ -47,6 +54,7 @@ class Sight:
     minutes: float | None
     gpu: bool
     asked_weights: str | None = None
+    symmetry: Symmetry = UNTESTED
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,7 @@ def choose_recipe(sight: Sight) -> Choice:
     backbone = sight.asked_backbone or (sight.weights[0] if sight.weights else None)
     seen = f"{sight.images} images of {sight.width}x{sight.height} pixels in {sight.classes} classes"
     if backbone is None:
-        return _scratch(sight, f"{seen}, no pretrained weights found on this machine")
+        return _scratch(sight, f"{seen}, no pretrained weights on this machine, and no hub that answers")
     if sight.asked_regime == "scratch" or sight.asked_weights == "none":
         return _scratch(sight, f"{seen}, weights from scratch as asked")
     if backbone in OWN_BACKBONES and (sight.asked_regime or sight.asked_weights) is None:
@@ -77,8 +85,8 @@ def _probe(sight: Sight, seen: str, backbone: str) -> Choice:
     reason = "a frozen backbone as asked" if sight.asked_regime else "too few to learn all layers"
     why = f"{seen}: {reason}; a linear head on frozen {backbone} features, judged by 5 folds, 3 times"
     layer = {
-        "split": {"folds": 5, "repeats": 3, "validation": 0.0},
-        "pixels": {"colour": "grey", "normalise": "backbone", "invert": False},
+        "split": {"folds": 5, "repeats": 3, "test": 0.0, "validation": 0.0},
+        "pixels": {"normalise": "backbone", "invert": False},
         "model": {"backbone": backbone},
         "training": {"regime": "probe", "optimizer": "exact", "views": 0},
     }
@@ -87,38 +95,60 @@ def _probe(sight: Sight, seen: str, backbone: str) -> Choice:
 
 def _finetune(sight: Sight, seen: str, backbone: str) -> Choice:
     minutes = sight.minutes or DEFAULT_MINUTES
-    height, width = working_size(sight.height, sight.width)
+    height, width = working_size(sight, minutes)
+    square = height == width
     found = f"pretrained {backbone} found" if backbone in sight.weights else f"{backbone} asked for"
-    why = f"{seen}, {found}: all layers fine-tuned at {width}x{height} for {minutes:g} minutes, from a solved head on"
+    how = f"all layers fine-tuned at {width}x{height} for {minutes:g} minutes, from a solved head on"
+    why = f"{seen}, {found}: {how}; {sight.symmetry.sentence}"
     layer = {
         "pixels": {"height": height, "width": width},
-        "augment": {"horizontal_flip": True},
+        "augment": {**_flips(sight, square=square), "random_crop": 0.04},
         "model": {"backbone": backbone},
-        "training": {"regime": "finetune", "minutes": minutes, "optimizer": "adamw", "learning_rate": 1e-3, "ema": 0.99, "tta": "flips"},
-    }
+        "training": {
+            "regime": "finetune", "minutes": minutes, "optimizer": "adamw", "learning_rate": 2e-3, "backbone_rate": 0.5,
+            "weight_decay": 0.02, "ema": 0.99, "tta": _copies(sight, square=square),
+        },
+    }  # fmt: skip
     return Choice("auto-finetune", why, layer)
 
 
 def _scratch(sight: Sight, seen: str) -> Choice:
     minutes = sight.minutes or DEFAULT_MINUTES
-    height, width = working_size(sight.height, sight.width)
-    why = f"{seen}: a small network from scratch at {width}x{height} for {minutes:g} minutes"
+    height, width = working_size(sight, minutes)
+    square = height == width
+    why = f"{seen}: a small network from scratch at {width}x{height} for {minutes:g} minutes; {sight.symmetry.sentence}"
     layer = {
         "pixels": {"height": height, "width": width},
-        "augment": {"horizontal_flip": True},
+        "augment": {**_flips(sight, square=square), "random_crop": 0.04},
         "model": {"backbone": sight.asked_backbone or "small_600k", "weights": "none"},
-        "training": {"regime": "scratch", "minutes": minutes, "learning_rate": 3e-3, "ema": 0.99},
-    }
+        "training": {
+            "regime": "scratch", "minutes": minutes, "learning_rate": 3e-3, "ema": 0.99, "tta": _copies(sight, square=square),
+        },
+    }  # fmt: skip
     return Choice("auto-scratch", why, layer)
 
 
-def working_size(height: int, width: int) -> tuple[int, int]:
-    """A size for the network: the images' own shape within a budget of pixels, sides multiples of 16.
+def _flips(sight: Sight, *, square: bool) -> dict[str, bool]:
+    allowed = sight.symmetry
+    return {"horizontal_flip": allowed.horizontal, "vertical_flip": allowed.vertical, "quarter_turns": allowed.turns and square}
 
-    >>> working_size(500, 750), working_size(64, 64), working_size(2000, 2000)
-    ((128, 192), (128, 128), (160, 160))
+
+def _copies(sight: Sight, *, square: bool) -> str:
+    allowed = sight.symmetry
+    if allowed.turns and allowed.horizontal and allowed.vertical and square:
+        return "turns"
+    return "flips" if allowed.horizontal or allowed.vertical else "none"
+
+
+def working_size(sight: Sight, minutes: float) -> tuple[int, int]:
+    """A size for the network: the images' own shape, as large as the budget allows, sides multiples of 16.
+
+    At most twice the images' own size, at least 96x96 and at most 224x224 in area.
     """
-    ratio = min(2.0, max(0.5, width / max(height, 1)))
-    side = LARGE_SIDE if max(height, width) > 2 * SMALL_SIDE else 2 * SMALL_SIDE
-    rows, columns = side / ratio**0.5, side * ratio**0.5
+    ratio = min(2.0, max(0.5, sight.width / max(sight.height, 1)))
+    speed = PIXELS_PER_SECOND["gpu" if sight.gpu else "cpu"]
+    affordable = speed * 60 * minutes / (EPOCHS * TRAIN_SHARE * max(sight.images, 1))
+    own = 4.0 * max(sight.height, 16) * max(sight.width, 16)
+    area = min(max(affordable, SMALLEST_AREA), own, LARGEST_AREA)
+    rows, columns = (area / ratio) ** 0.5, (area * ratio) ** 0.5
     return max(32, 16 * round(rows / 16)), max(32, 16 * round(columns / 16))

@@ -119,14 +119,15 @@ def test_all_right_in_groups_counts_groups():
     assert numbers["accuracy"]["method"] == "exact over groups"
 
 
-def test_one_group_says_that_it_cannot_vary():
+def test_one_group_says_that_rows_take_its_place():
     targets = np.tile([0, 1], 10)
     predicted = targets.copy()
     predicted[:4] = 1 - predicted[:4]
     numbers = evaluate(make_predictions(targets, predicted, groups=["only"] * 20), resamples=100)
     assert numbers["accuracy"]["low"] < 0.8 < numbers["accuracy"]["high"]
-    assert numbers["accuracy"]["method"] == "exact over rows, all resamples equal"
-    assert numbers["log_loss"]["method"].endswith("all resamples equal")
+    assert numbers["accuracy"]["method"] == "exact over rows, one group only"
+    assert numbers["log_loss"]["method"] == "bootstrap over rows, one group only"
+    assert numbers["log_loss"]["low"] < numbers["log_loss"]["high"]
 
 
 def test_what_is_undefined_is_none():

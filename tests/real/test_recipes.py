@@ -1,0 +1,56 @@
+"""Every recipe on the real images that it was made for, shortened; the full-length figures are in benchmarks/results."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from coverslip.experiment import run
+from coverslip.predict import Model
+from coverslip.report import write_report
+from coverslip.start import begin
+from coverslip.training.recipes import recipe_names
+
+SHORT = ("training.minutes=0.5", "intervals.resamples=200")
+RECIPES = {
+    "charts": ("charts", SHORT),
+    "charts-alexnet": ("charts", (*SHORT, "training.steps=2")),
+    "gel-probe": ("gel", SHORT),
+    "nuclei-finetune": ("nuclei", SHORT),
+    "quick": ("gel", (*SHORT, "pixels.colour=grey")),
+}
+LEAST = {"charts": 0.5, "charts-alexnet": 0.3, "gel-probe": 0.95, "nuclei-finetune": 0.3, "quick": 0.5}
+
+
+def test_every_recipe_is_tested() -> None:
+    assert sorted(RECIPES) == recipe_names()
+    assert len(RECIPES) == 5
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES))
+def test_recipe_runs_to_a_report(recipe: str, data_folder: Path, weights_folder: Path, tmp_path: Path) -> None:
+    assert os.environ["COVERSLIP_WEIGHTS"]
+    folder, settings = RECIPES[recipe]
+    leak = ("data.on_leak=warn",)
+    start = begin(str(data_folder / folder), recipe=recipe, settings=(*settings, *leak), out=tmp_path / "run", resume=False)
+    result = run(start.config, start.folder, recipe=recipe)
+    part = result.metrics.get("test") or result.metrics["folds"]
+    assert part["accuracy"]["value"] >= LEAST[recipe]
+    assert part["accuracy"]["low"] <= part["accuracy"]["value"] <= part["accuracy"]["high"]
+    assert write_report(result.folder).stat().st_size > 50_000
+    split = pd.read_csv(result.folder / "split.csv")
+    some = split["image"].iloc[:: max(1, len(split) // 5)][:5]
+    predicted = Model(result.folder).predict([data_folder / folder / image for image in some])
+    assert predicted["predicted"].isin(json.loads((result.bundle / "model.json").read_text())["classes"]).all()
+    assert (predicted["error"] == "").all()
+
+
+def test_gel_in_full(data_folder: Path, weights_folder: Path, tmp_path: Path) -> None:
+    start = begin(str(data_folder / "gel"), recipe="gel-probe", settings=(), out=tmp_path / "run", resume=False)
+    metrics = run(start.config, start.folder, recipe="gel-probe").metrics
+    assert metrics["folds"]["accuracy"]["value"] >= 0.97
+    assert len(metrics["folds"]["each"]) == 25

@@ -1,0 +1,67 @@
+import pytest
+import torch
+from torch import nn
+
+from coverslip.errors import ConfigError
+from coverslip.models.hardware import autocast, choose_device, choose_precision, hardware_name
+
+CPU = torch.device("cpu")
+PLAIN = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=2))
+DEPTHWISE = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, groups=8))
+
+
+def machine(patch: pytest.MonkeyPatch, *, cuda: bool = False, mps: bool = False, bf16: bool = False) -> None:
+    patch.setattr("torch.cuda.is_available", lambda: cuda)
+    patch.setattr("torch.backends.mps.is_available", lambda: mps)
+    patch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: bf16)
+    patch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: bf16)
+    patch.setattr("torch.cpu._is_amx_tile_supported", lambda: False)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "cuda", "mps", "found"),
+    [("auto", False, False, "cpu"), ("auto", True, True, "cuda"), ("auto", False, True, "mps"),
+     ("gpu", True, False, "cuda"), ("gpu", False, True, "mps"),
+     ("cpu", True, True, "cpu")],
+)  # fmt: skip
+def test_the_device(monkeypatch: pytest.MonkeyPatch, wanted: str, cuda: bool, mps: bool, found: str) -> None:
+    machine(monkeypatch, cuda=cuda, mps=mps)
+    assert choose_device(wanted).type == found
+
+
+def test_a_gpu_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(monkeypatch)
+    with pytest.raises(ConfigError, match=r'training\.device = "gpu".*"auto" or "cpu"'):
+        choose_device("gpu")
+
+
+@pytest.mark.parametrize(
+    ("device", "bf16", "model", "found"),
+    [("cpu", True, PLAIN, "bf16"), ("cpu", False, PLAIN, "32"),
+     ("cpu", True, DEPTHWISE, "32"), ("cuda", True, DEPTHWISE, "bf16"), ("cuda", False, PLAIN, "32"),
+     ("mps", True, PLAIN, "32")],
+)  # fmt: skip
+def test_precision_follows_the_hardware_and_the_model(
+    monkeypatch: pytest.MonkeyPatch, device: str, bf16: bool, model: nn.Module, found: str
+) -> None:
+    machine(monkeypatch, bf16=bf16)
+    assert choose_precision("auto", torch.device(device), model) == found
+
+
+@pytest.mark.parametrize("wanted", ["32", "bf16"])
+@pytest.mark.parametrize("bf16", [True, False])
+def test_a_precision_that_was_asked_for_is_taken(monkeypatch: pytest.MonkeyPatch, wanted: str, bf16: bool) -> None:
+    machine(monkeypatch, bf16=bf16)
+    assert choose_precision(wanted, CPU, DEPTHWISE) == wanted
+
+
+def test_multiplications_run_in_the_precision_that_is_named() -> None:
+    x = torch.ones(2, 2)
+    with autocast(CPU, "bf16"):
+        assert (x @ x).dtype == torch.bfloat16
+    with autocast(CPU, "32"):
+        assert (x @ x).dtype == torch.float32
+
+
+def test_the_name_of_the_cpu() -> None:
+    assert hardware_name(CPU) == "cpu"

@@ -1,0 +1,319 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from coverslip.bundle import Bundle, find_bundle, load_bundle, save_bundle, self_test
+from coverslip.config import AugmentConfig, ModelConfig
+from coverslip.data.pixels import Geometry, Normalisation
+from coverslip.errors import BundleError, MissingInputError
+from coverslip.models.classifier import build_classifier
+from coverslip.network import Network
+from coverslip.runtime import hash_file
+from coverslip.structures import Task
+
+
+def bundle_of(channels: int = 1, bits: int = 8, classes: tuple[str, ...] = ("a", "b"), **changes: Any) -> Bundle:
+    config = ModelConfig(backbone="small_30k", weights="none", head=[8])
+    classifier = build_classifier(config, channels=channels, classes=len(classes), size=(32, 32), seed=3)
+    network = Network(
+        classifier=classifier,
+        geometry=Geometry(32, 32, "letterbox", channels, bits, (0.0, 0.1, 0.9, 1.0)),
+        normalisation=Normalisation((1 << bits) - 1, True, False, (0.4,) * channels, (0.2,) * channels),
+        augment=AugmentConfig(vertical_flip=True),
+        tta="flips",
+        device=torch.device("cpu"),
+        precision="32",
+    )
+    spread_scores(network, images(channels, bits, n=8))
+    settings: dict[str, Any] = {
+        "threshold": 0.3,
+        "temperature": 1.7,
+        "background": "#10ff00",
+        "max_pixels": 10_000,
+        "provenance": {"images": 7},
+    }
+    task = Task.BINARY if len(classes) == 2 else Task.MULTICLASS
+    return Bundle(network, task, classes, **{**settings, **changes})
+
+
+def images(channels: int = 1, bits: int = 8, n: int = 3, shape: tuple[int, int] = (40, 50)) -> list[np.ndarray[Any, Any]]:
+    generator = np.random.default_rng(0)
+    high = 1 << bits
+    dtype = np.uint8 if bits == 8 else np.uint16
+    return [generator.integers(0, high // (k + 1), (*shape, channels)).astype(dtype) for k in range(n)]
+
+
+@torch.no_grad()
+def spread_scores(network: Network, sample: list[np.ndarray[Any, Any]]) -> None:
+    """Scale the random head so that its logits on the sample have mean 0 and deviation 1: scores that differ visibly."""
+    classifier = network.classifier.eval()
+    logits = classifier(network.batch(np.stack([network.geometry.apply(image) for image in sample])))
+    last = classifier.head[-1]  # type: ignore[index]
+    last.bias.sub_(logits.mean(dim=0)).div_(logits.std(dim=0))
+    last.weight.div_(logits.std(dim=0)[:, None])
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved") / "run" / "bundle"
+    save_bundle(bundle_of(), folder, images(), "# card\n")
+    return folder
+
+
+@pytest.fixture
+def folder(saved: Path, tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(saved, tmp_path / "bundle"))
+
+
+def edit(path: Path, change: Callable[[Any], Any]) -> None:
+    value = json.loads(path.read_text())
+    change(value)
+    path.write_text(json.dumps(value))
+
+
+# Save and load --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("channels", "bits"), [(1, 8), (3, 8), (1, 16), (3, 16)])
+def test_what_is_loaded_is_what_was_saved(tmp_path: Path, channels: int, bits: int) -> None:
+    before = bundle_of(channels, bits, ("x", "y", "z"))
+    save_bundle(before, tmp_path / "b", images(channels, bits), "# card\n")
+    after = load_bundle(tmp_path / "b", device="cpu", precision="32")
+    for name in ("task", "classes", "threshold", "temperature", "background", "max_pixels", "provenance"):
+        assert getattr(after, name) == getattr(before, name), name
+    for name in ("geometry", "normalisation", "augment", "tta", "precision"):
+        assert getattr(after.network, name) == getattr(before.network, name), name
+    pixels = np.stack([before.network.geometry.apply(image) for image in images(channels, bits, n=5)])
+    np.testing.assert_allclose(after.scores([pixels]), before.scores([pixels]), atol=1e-6)
+    assert np.ptp(before.scores([pixels]), axis=0).max() > 0.1
+    assert (tmp_path / "b" / "README.md").read_text() == "# card\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"b"}
+
+
+def test_the_sample_keeps_its_depth(tmp_path: Path) -> None:
+    deep = images(1, 16)
+    save_bundle(bundle_of(1, 16), tmp_path / "b", deep, "")
+    files = sorted((tmp_path / "b" / "sample").glob("*.tif"))
+    assert len(files) == 3
+    assert [tifffile.imread(file).dtype for file in files] == [np.uint16] * 3
+    assert np.array_equal(tifffile.imread(files[0]), deep[0][..., 0])
+
+
+@pytest.mark.parametrize("shape", [(1500, 30), (30, 1500), (2, 2000), (513, 2), (512, 512)])
+def test_large_samples_are_thinned_and_odd_shapes_are_kept_readable(tmp_path: Path, shape: tuple[int, int]) -> None:
+    save_bundle(bundle_of(max_pixels=10**6), tmp_path / "b", images(shape=shape, n=1), "")
+    with Image.open(tmp_path / "b" / "sample" / "0.png") as sample:
+        assert max(sample.size) <= 512
+        assert min(sample.size) == min(shape)
+
+
+def test_a_bundle_takes_the_place_of_an_older_one(folder: Path) -> None:
+    (folder / "stray.txt").write_text("old")
+    save_bundle(bundle_of(threshold=0.9), folder, images(n=1), "new")
+    assert load_bundle(folder).threshold == 0.9
+    assert not (folder / "stray.txt").exists()
+    assert len(list((folder / "sample").glob("*.png"))) == 1
+
+
+def test_a_bundle_that_does_not_reproduce_itself_is_not_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {path.name: hash_file(path) for path in folder.iterdir() if path.is_file()}
+    other = bundle_of()
+    with torch.no_grad():
+        other.network.classifier.head[-1].weight.mul_(-1)  # type: ignore[index]
+    monkeypatch.setattr("coverslip.bundle.load_bundle", lambda place: other)
+    with pytest.raises(BundleError, match="fails its self-test"):
+        save_bundle(bundle_of(threshold=0.9), folder, images(), "new")
+    assert {path.name: hash_file(path) for path in folder.iterdir() if path.is_file()} == before
+    assert {path.name for path in folder.parent.iterdir()} == {"bundle"}
+
+
+def test_temperature_and_threshold_are_applied() -> None:
+    bundle = bundle_of(threshold=0.3, temperature=2.0)
+    raw = np.array([[0.9, 0.1], [0.6, 0.4]])
+    odds = np.sqrt(raw[:, 1] / raw[:, 0])
+    np.testing.assert_allclose(bundle.calibrated(raw)[:, 1], odds / (1 + odds), rtol=1e-6)
+    assert bundle.decide(np.array([[0.71, 0.29], [0.7, 0.3], [0.1, 0.9]])).tolist() == [0, 1, 1]
+    assert np.array_equal(bundle_of(temperature=1.0).calibrated(raw), raw)
+
+
+def test_an_image_file_is_read_as_the_bundle_says(tmp_path: Path) -> None:
+    clear = np.zeros((30, 30, 4), dtype=np.uint8)
+    Image.fromarray(clear).save(tmp_path / "clear.png")
+    pixels = bundle_of(channels=3, background="#10ff00").read(tmp_path / "clear.png")
+    assert pixels.shape == (32, 32, 3)
+    assert pixels[0, 0].tolist() == [16, 255, 0]
+    with pytest.raises(ValueError, match="pixels"):
+        bundle_of(max_pixels=100).read(tmp_path / "clear.png")
+
+
+# Finding --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_folder_or_the_bundle_in_it(saved: Path) -> None:
+    assert find_bundle(saved) == saved == find_bundle(saved.parent)
+    assert load_bundle(saved.parent).classes == ("a", "b")
+
+
+def test_a_place_without_a_bundle_is_named(tmp_path: Path) -> None:
+    with pytest.raises(MissingInputError, match="no such folder"):
+        load_bundle(tmp_path / "nowhere")
+    with pytest.raises(MissingInputError, match=r"neither a bundle .* nor a run folder"):
+        load_bundle(tmp_path)
+    (tmp_path / "file.png").write_bytes(b"x")
+    with pytest.raises(MissingInputError, match=r"file\.png"):
+        load_bundle(tmp_path / "file.png")
+
+
+# Damage ---------------------------------------------------------------------------------------------------------------
+
+
+def test_an_undamaged_copy_passes(folder: Path) -> None:
+    assert self_test(load_bundle(folder, precision="32"), folder) < 1e-5
+
+
+def test_changed_weights_are_met(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(BundleError, match=r"model\.safetensors is not the file"):
+        load_bundle(folder)
+
+
+def test_missing_weights_are_met(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(BundleError, match=r"no model\.safetensors"):
+        load_bundle(folder)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+def test_a_truncated_description_is_met(folder: Path, share: float) -> None:
+    text = (folder / "model.json").read_text()
+    (folder / "model.json").write_text(text[: int(share * len(text))])
+    with pytest.raises(BundleError, match=r"model\.json is not JSON"):
+        load_bundle(folder)
+
+
+@pytest.mark.parametrize("value", [[], 3, None, "text", {}])
+def test_a_description_of_another_kind_is_met(folder: Path, value: Any) -> None:
+    (folder / "model.json").write_text(json.dumps(value))
+    with pytest.raises(BundleError, match="format"):
+        load_bundle(folder)
+
+
+def test_a_newer_format_is_met(folder: Path) -> None:
+    edit(folder / "model.json", lambda model: model.update(format=99))
+    with pytest.raises(BundleError, match="format 99"):
+        load_bundle(folder)
+
+
+def keys_below(value: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    if not isinstance(value, dict):
+        return []
+    return [found for key, inner in value.items() for found in ((*path, key), *keys_below(inner, (*path, key)))]
+
+
+def test_a_description_without_any_one_of_its_keys_gives_a_bundle_error_or_is_not_needed(folder: Path) -> None:
+    whole = json.loads((folder / "model.json").read_text())
+    refused: list[tuple[str, ...]] = []
+    messages: list[str] = []
+    for path in keys_below(whole):
+        model = json.loads(json.dumps(whole))
+        inner = model
+        for key in path[:-1]:
+            inner = inner[key]
+        del inner[path[-1]]
+        (folder / "model.json").write_text(json.dumps(model))
+        try:
+            load_bundle(folder)
+        except BundleError as error:
+            refused.append(path)
+            messages.append(str(error))
+    assert all(str(folder) in message for message in messages)
+    assert len(refused) > 25
+    assert ("weights_sha256",) in refused
+    assert ("decision", "threshold") in refused
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: model.update(task="guess"),
+        lambda model: model["decision"].update(threshold="high"),
+        lambda model: model["preprocessing"]["geometry"].update(box=3),
+        lambda model: model["test_time"].update(horizontal_flip="sometimes"),
+        lambda model: model["architecture"].update(classes=5),
+    ],
+)
+def test_wrong_values_in_the_description_are_met(folder: Path, change: Callable[[Any], None]) -> None:
+    edit(folder / "model.json", change)
+    with pytest.raises(BundleError):
+        load_bundle(folder)
+
+
+def test_weights_of_another_network_are_met_also_with_a_matching_hash(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    tensors = load_file(weights)
+    tensors.pop("head.0.weight")
+    save_file(tensors, weights)
+    edit(folder / "model.json", lambda model: model.update(weights_sha256=hash_file(weights)))
+    with pytest.raises(BundleError, match="do not fit"):
+        load_bundle(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda expected: expected["scores"][1].reverse(),
+        lambda expected: expected["scores"][0].__setitem__(0, expected["scores"][0][0] + 0.01),
+        lambda expected: expected["scores"][0].__setitem__(0, None),
+        lambda expected: expected["scores"].pop(),
+        lambda expected: expected.update(scores=[[0.5]]),
+        lambda expected: expected.update(scores={}),
+        lambda expected: expected.update(images=[]),
+        lambda expected: expected.pop("scores"),
+        lambda expected: expected.pop("precision"),
+        lambda expected: expected.update(precision="8"),
+        lambda expected: expected.clear(),
+    ],
+)
+def test_changed_scores_fail_the_self_test(folder: Path, change: Callable[[Any], Any]) -> None:
+    edit(folder / "sample" / "expected.json", change)
+    with pytest.raises(BundleError, match="self-test"):
+        self_test(load_bundle(folder, precision="32"), folder)
+
+
+@pytest.mark.parametrize("name", ["0.png", "expected.json"])
+def test_a_removed_sample_fails_the_self_test(folder: Path, name: str) -> None:
+    (folder / "sample" / name).unlink()
+    with pytest.raises(BundleError, match=r"self-test of .* cannot run"):
+        self_test(load_bundle(folder, precision="32"), folder)
+
+
+def test_a_changed_sample_fails_the_self_test(folder: Path) -> None:
+    Image.fromarray(np.zeros((40, 50), dtype=np.uint8)).save(folder / "sample" / "0.png")
+    with pytest.raises(BundleError, match="fails its self-test"):
+        self_test(load_bundle(folder, precision="32"), folder)
+
+
+def test_changed_preprocessing_fails_the_self_test(folder: Path) -> None:
+    edit(folder / "model.json", lambda model: model["preprocessing"]["normalisation"].update(invert=False))
+    with pytest.raises(BundleError, match="fails its self-test"):
+        self_test(load_bundle(folder, precision="32"), folder)
+
+
+def test_a_sample_outside_the_bundle_is_not_read(folder: Path, tmp_path: Path) -> None:
+    shutil.move(folder / "sample" / "0.png", tmp_path / "outside.png")
+    edit(folder / "sample" / "expected.json", lambda expected: expected["images"].__setitem__(0, "../../outside.png"))
+    with pytest.raises(BundleError, match="cannot run"):
+        self_test(load_bundle(folder, precision="32"), folder)

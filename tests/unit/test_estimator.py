@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import cross_val_score
+
+from coverslip import ImageClassifier
+from coverslip.errors import BadImagesError, InputError
+
+SMALL = {"backbone": "small_30k", "weights": "none", "regime": "scratch", "height": 32, "epochs": 12}
+
+
+@pytest.fixture(scope="module")
+def images() -> tuple[np.ndarray, np.ndarray]:
+    """Bright discs and bright stripes on noise, 40 of each."""
+    generator = np.random.default_rng(0)
+    rows, columns = np.mgrid[:32, :32]
+    pictures, labels = [], []
+    for number in range(80):
+        y, x = generator.uniform(10, 22, 2)
+        disc = ((rows - y) ** 2 + (columns - x) ** 2 < 49) * 120.0
+        stripes = ((rows + int(y)) % 8 < 3) * 120.0
+        pictures.append(np.clip((disc if number % 2 else stripes) + generator.uniform(0, 80, (32, 32)), 0, 255).astype(np.uint8))
+        labels.append("disc" if number % 2 else "stripes")
+    return np.stack(pictures), np.array(labels)
+
+
+def test_learns_from_arrays_and_predicts_labels(images: tuple[np.ndarray, np.ndarray]) -> None:
+    pictures, labels = images
+    model = ImageClassifier(**SMALL).fit(pictures[:60], labels[:60])
+    scores = model.predict_proba(pictures[60:])
+    assert scores.shape == (20, 2)
+    assert np.allclose(scores.sum(axis=1), 1)
+    assert list(model.classes_) == ["disc", "stripes"]
+    assert (model.predict(pictures[60:]) == labels[60:]).mean() > 0.8
+
+
+def test_paths_give_what_their_arrays_give(images: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
+    pictures, labels = images
+    paths = []
+    for number, picture in enumerate(pictures[:24]):
+        paths.append(str(tmp_path / f"{number}.png"))
+        Image.fromarray(picture).save(paths[-1])
+    from_paths = ImageClassifier(**{**SMALL, "epochs": 2}).fit(paths, labels[:24]).predict_proba(paths)
+    from_arrays = ImageClassifier(**{**SMALL, "epochs": 2}).fit(pictures[:24], labels[:24]).predict_proba(pictures[:24])
+    assert np.array_equal(from_paths, from_arrays)
+
+
+def test_scikit_learn_conventions(images: tuple[np.ndarray, np.ndarray]) -> None:
+    pictures, labels = images
+    model = ImageClassifier(**{**SMALL, "epochs": 6})
+    assert clone(model).get_params() == model.get_params()
+    assert model.set_params(epochs=5).epochs == 5
+    scores = cross_val_score(model, list(pictures), labels, cv=2)
+    assert len(scores) == 2
+    assert all(0 <= score <= 1 for score in scores)
+    with pytest.raises(NotFittedError):
+        clone(model).predict(pictures)
+
+
+def test_bad_input_is_said(images: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
+    pictures, labels = images
+    with pytest.raises(InputError, match="80 images and y 79 labels"):
+        ImageClassifier(**SMALL).fit(pictures, labels[1:])
+    with pytest.raises(InputError, match="one class only"):
+        ImageClassifier(**SMALL).fit(pictures[:4], ["disc"] * 4)
+    (tmp_path / "letter.png").write_text("no image")
+    with pytest.raises(BadImagesError, match=r"letter\.png"):
+        ImageClassifier(**SMALL).fit([tmp_path / "letter.png", tmp_path / "letter.png"], ["a", "b"])

@@ -1,0 +1,252 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import coverslip.training.loop
+from coverslip.config import load_config
+from coverslip.errors import InputError
+from coverslip.training.fit import fit, loss_weights, make_plan
+from coverslip.training.loop import Plan, Trial
+
+TRAIN, VALIDATION = np.arange(32), np.arange(32, 48)
+NO_TRIAL = Trial(float("nan"), float("nan"))
+PROBE = {"training": {"regime": "probe", "optimizer": "exact"}}
+FINETUNE = {"training": {"regime": "finetune", "steps": 8, "frozen_epochs": 2}}
+
+
+def weights_of(network: Any) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in network.classifier.state_dict().items()}
+
+
+def share_right(network: Any, samples: Any) -> float:
+    scores = network.scores([samples.pixels.read(VALIDATION)])
+    return float((scores.argmax(axis=1) == samples.targets[VALIDATION]).mean())
+
+
+# How long -------------------------------------------------------------------------------------------------------------
+
+
+def plan(**training: Any) -> Any:
+    rows, validation = training.pop("rows", 100), training.pop("validation", 20)
+    trial, left = training.pop("trial", NO_TRIAL), training.pop("left", None)
+    return make_plan(load_config({"training": training}), rows, validation, trial, left)
+
+
+def test_epochs_become_steps() -> None:
+    assert plan(epochs=5, batch_size=32, rows=320) == Plan(50, 10)
+    assert plan(epochs=5, batch_size=32, rows=330) == Plan(50, 10)
+    assert plan(epochs=5, batch_size=32, rows=20) == Plan(5, 1)
+    assert plan(epochs=5, batch_size=32, steps_per_epoch=50, rows=20) == Plan(250, 50)
+
+
+def test_steps_take_the_place_of_epochs_and_minutes() -> None:
+    assert plan(epochs=5, steps=7, batch_size=10) == Plan(7, 10)
+    assert plan(minutes=3.0, steps=7, batch_size=10, left=180.0) == Plan(7, 10)
+
+
+@given(
+    st.floats(1e-4, 2), st.floats(0, 0.1), st.integers(1, 5000), st.integers(0, 2000), st.integers(1, 64), st.floats(1, 10_000),
+)  # fmt: skip
+def test_a_budget_is_filled_and_not_overrun(step: float, score: float, rows: int, validation: int, batch: int, left: float) -> None:
+    found = plan(batch_size=batch, rows=rows, validation=validation, trial=Trial(step, score), left=left)
+    looks = found.steps / found.steps_per_epoch
+    cost = found.steps * step + looks * validation * score
+    one = step + validation * score / found.steps_per_epoch
+    assert found.steps >= 1
+    assert cost <= max(left, one * 1.001)
+    assert cost + one > 0.95 * left
+
+
+def test_a_budget_in_numbers() -> None:
+    found = plan(batch_size=10, rows=100, validation=20, trial=Trial(0.1, 0.01), left=100.0)
+    assert found == Plan(int(0.96 * 100 / (0.1 + 0.02)), 10)
+
+
+def test_a_budget_that_is_gone_still_takes_one_step() -> None:
+    assert plan(batch_size=10, trial=Trial(0.1, 0.0), left=-3.0).steps == 1
+
+
+# Class weights --------------------------------------------------------------------------------------------------------
+
+
+def test_class_weights_in_closed_form() -> None:
+    targets = np.repeat([0, 1, 2], [4, 16, 1])
+    assert loss_weights(targets, 3, "none").tolist() == [1, 1, 1]
+    np.testing.assert_allclose(loss_weights(targets, 3, "balanced"), [21 / 12, 21 / 48, 21 / 3])
+    np.testing.assert_allclose(loss_weights(targets, 3, "root"), np.array([1 / 2, 1 / 4, 1]) * 21 / (2 + 4 + 1))
+
+
+@pytest.mark.parametrize("kind", ["none", "balanced", "root"])
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=60))
+def test_class_weights_have_mean_one_over_the_images(kind: str, targets: list[int]) -> None:
+    weights = loss_weights(np.array(targets), 6, kind)
+    assert weights[targets].mean() == pytest.approx(1)
+    assert np.isfinite(weights).all()
+    assert (weights >= 0).all()
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=60))
+def test_balanced_classes_weigh_the_same_in_all(targets: list[int]) -> None:
+    weights = loss_weights(np.array(targets), 5, "balanced")
+    totals = [weights[label] * targets.count(label) for label in set(targets)]
+    assert totals == pytest.approx([totals[0]] * len(totals))
+
+
+# Regimes --------------------------------------------------------------------------------------------------------------
+
+
+def test_scratch_learns(make_config: Any, make_network: Any, make_samples: Any) -> None:
+    config, samples = make_config(training={"epochs": 12}), make_samples()
+    network = make_network(config)
+    plans: list[Plan] = []
+    found = fit(network, samples, TRAIN, VALIDATION, config, on_plan=plans.append)
+    assert share_right(network, samples) > 0.9
+    assert plans == [Plan(48, 4)]
+    assert found.steps == 48
+    assert found.network is network
+    assert found.images_per_second > 0
+    np.testing.assert_array_equal(found.scores(samples, VALIDATION), network.scores([samples.pixels.read(VALIDATION)]))
+
+
+def test_a_probe_changes_the_head_and_nothing_else(make_config: Any, make_network: Any, make_samples: Any) -> None:
+    config, samples = make_config(**PROBE), make_samples(level=40.0)
+    network = make_network(config)
+    before = weights_of(network)
+    found = fit(network, samples, TRAIN, VALIDATION, config)
+    after = weights_of(network)
+    assert {name for name in before if not torch.equal(before[name], after[name])} == {"head.weight", "head.bias"}
+    assert share_right(network, samples) > 0.9
+    assert found.steps is None
+    np.testing.assert_allclose(found.scores(samples, VALIDATION), network.scores([samples.pixels.read(VALIDATION)]), atol=1e-5)
+
+
+def test_the_scores_of_a_probe_are_averaged_over_its_test_time_copies(make_config: Any, make_network: Any, make_samples: Any) -> None:
+    config, samples = make_config(**{**PROBE, "training": {**PROBE["training"], "tta": "turns"}}), make_samples()
+    network = make_network(config)
+    found = fit(network, samples, TRAIN, VALIDATION, config)
+    np.testing.assert_allclose(found.scores(samples, VALIDATION), network.scores([samples.pixels.read(VALIDATION)]), atol=1e-9)
+
+
+@pytest.mark.parametrize("head", ["multi", [16]])
+def test_a_probe_with_hidden_layers_learns_by_steps_on_augmented_views(
+    make_config: Any, make_network: Any, make_samples: Any, head: Any
+) -> None:
+    sections = {
+        "model": {"head": head},
+        "training": {"regime": "probe", "views": 2, "epochs": 30, "learning_rate": 0.01},
+        "augment": {"noise": 0.3},
+    }
+    config, samples = make_config(**sections), make_samples(level=40.0)
+    network = make_network(config)
+    before = weights_of(network)
+    seen: list[str] = []
+    found = fit(network, samples, TRAIN, VALIDATION, config, progress=lambda stage, *_: seen.append(stage))
+    assert share_right(network, samples) > 0.85
+    assert found.history[-1]["step"] == 30 * 4
+    assert seen.count("features") == 3
+    assert all(torch.equal(tensor, network.classifier.state_dict()[name]) for name, tensor in before.items() if name.startswith("backbone"))
+
+
+def test_finetuning_starts_from_a_solved_head(make_config: Any, make_network: Any, make_samples: Any) -> None:
+    samples = make_samples()
+    probe = make_network(make_config(**PROBE))
+    fit(probe, samples, TRAIN, VALIDATION, make_config(**PROBE))
+    config = make_config(**FINETUNE)
+    network = make_network(config)
+    before = weights_of(network)
+    found = fit(network, samples, TRAIN, VALIDATION, config)
+    start = found.history[0]
+    targets = samples.targets[VALIDATION]
+    scores = probe.scores([samples.pixels.read(VALIDATION)])
+    assert start["step"] == 0
+    assert start["validation_loss"] == pytest.approx(-np.log(scores[np.arange(16), targets]).mean(), rel=1e-3)
+    assert found.steps == 8
+    if [row["step"] for row in found.history if row.get("kept")][-1]:
+        assert not torch.equal(before["backbone.network.stem.0.weight"], weights_of(network)["backbone.network.stem.0.weight"])
+
+
+def test_finetuning_with_hidden_layers_trains_the_head_first(make_config: Any, make_network: Any, make_samples: Any) -> None:
+    config = make_config(**{**FINETUNE, "model": {"head": [16]}})
+    found = fit(make_network(config), make_samples(), TRAIN, VALIDATION, config)
+    phases = [row["phase"] for row in found.history]
+    assert phases == sorted(phases, key=["head", "all"].index)
+    assert phases.count("head") == 2 * 4
+    assert found.history[-1]["step"] == 8
+
+
+def test_no_frozen_epochs_leave_the_head_as_it_was(make_config: Any, make_network: Any, make_samples: Any) -> None:
+    config = make_config(**{**FINETUNE, "training": {**FINETUNE["training"], "frozen_epochs": 0}})
+    seen: list[str] = []
+    fit(make_network(config), make_samples(), TRAIN, VALIDATION, config, progress=lambda stage, *_: seen.append(stage))
+    assert "features" not in seen
+    assert "head" not in seen
+
+
+@pytest.mark.parametrize("sections", [PROBE, FINETUNE])
+def test_one_class_only_is_refused(make_config: Any, make_network: Any, make_samples: Any, sections: dict[str, Any]) -> None:
+    config = make_config(**sections)
+    with pytest.raises(InputError, match="one class only"):
+        fit(make_network(config), make_samples(), np.arange(0, 32, 2), VALIDATION, config)
+
+
+# Budgets and resuming -------------------------------------------------------------------------------------------------
+
+
+def test_a_budget_becomes_steps_that_are_told_and_repeated(make_config: Any, make_network: Any, make_samples: Any) -> None:
+    samples, plans = make_samples(), []
+    config = make_config(training={"minutes": 0.02})
+    first = make_network(config)
+    found = fit(first, samples, TRAIN, VALIDATION, config, minutes=0.02, on_plan=plans.append)
+    assert found.steps == plans[0].steps > 1
+    assert found.seconds < 6
+    stated = make_config(training={"minutes": 0.02, "steps": plans[0].steps})
+    again = make_network(stated)
+    fit(again, samples, TRAIN, VALIDATION, stated, minutes=0.02)
+    assert all(torch.equal(tensor, weights_of(again)[name]) for name, tensor in weights_of(first).items())
+
+
+@pytest.mark.parametrize("head", ["single", [16]])
+def test_finetuning_goes_on_after_an_interruption(
+    make_config: Any, make_network: Any, make_samples: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: Any
+) -> None:
+    monkeypatch.setattr(coverslip.training.loop, "SHORT_EPOCH_SECONDS", 0.0)
+    config, samples = make_config(**{**FINETUNE, "model": {"head": head}}), make_samples()
+
+    def stop(stage: str, done: int, total: int, numbers: dict[str, float]) -> None:
+        if stage == "training" and done == 6:
+            raise KeyboardInterrupt
+
+    unbroken, broken, resumed = (make_network(config) for _ in range(3))
+    whole = fit(unbroken, samples, TRAIN, VALIDATION, config)
+    checkpoint = tmp_path / "fit.ckpt"
+    with pytest.raises(KeyboardInterrupt):
+        fit(broken, samples, TRAIN, VALIDATION, config, checkpoint=checkpoint, progress=stop)
+    rest = fit(resumed, samples, TRAIN, VALIDATION, config, checkpoint=checkpoint)
+    assert all(torch.equal(tensor, weights_of(resumed)[name]) for name, tensor in weights_of(unbroken).items())
+    timeless = [
+        [{k: v for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in run.history] for run in (whole, rest)
+    ]
+    assert timeless[0] == timeless[1]
+    assert rest.steps == whole.steps == 8
+
+
+def test_the_speed_counts_the_steps_that_were_taken(
+    make_config: Any, make_network: Any, make_samples: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fit that patience stops early is not made faster by the steps that it left out."""
+    config = make_config(training={"patience": 1, "learning_rate": 1.0, "optimizer": "sgd", "schedule": "constant", "steps": 100_000})
+    found = fit(make_network(config), make_samples(), TRAIN, VALIDATION, config)
+    assert found.steps is not None
+    assert found.steps < 200
+    assert found.images_per_second <= found.steps * 8 / sum(row.get("seconds", 0.0) for row in found.history) * 1.01
+
+
+def test_batches_are_no_larger_than_the_data(make_config: Any, make_network: Any, make_samples: Any) -> None:
+    config = make_config(training={"batch_size": 500, "epochs": 2})
+    found = fit(make_network(config), make_samples(), TRAIN, VALIDATION, config)
+    assert found.steps == 2
