@@ -23,7 +23,8 @@ from PIL import Image
 from safetensors.torch import load_file, save
 
 from coverslip.config import AugmentConfig
-from coverslip.data.images import ImageReadError, read_image
+from coverslip.data.decoding import ImageReadError
+from coverslip.data.images import read_image
 from coverslip.data.pixels import Geometry, Normalisation, PixelArray
 from coverslip.errors import BundleError, MissingInputError
 from coverslip.evaluation.decisions import apply_temperature, decide

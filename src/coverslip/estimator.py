@@ -12,7 +12,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from coverslip.config import load_config
-from coverslip.data.images import ImageReadError, image_from_array, read_image
+from coverslip.data.decoding import ImageReadError
+from coverslip.data.images import image_from_array, read_image
 from coverslip.data.pixels import PixelArray
 from coverslip.errors import BadImagesError, InputError
 from coverslip.experiment import fit_arrays

@@ -20,7 +20,8 @@ import pandas as pd
 
 from coverslip.bundle import Bundle, find_bundle, load_bundle, self_test
 from coverslip.config import load_config
-from coverslip.data.images import ImageReadError, image_from_array
+from coverslip.data.decoding import ImageReadError
+from coverslip.data.images import image_from_array
 from coverslip.data.pixels import PixelArray
 from coverslip.data.sources import list_images, load_table
 from coverslip.errors import BadImagesError, InputError, MissingInputError

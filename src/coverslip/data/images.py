@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, WebPImagePlugin
 
-from coverslip.errors import CoverslipError
+from coverslip.data.decoding import ImageReadError, check_size, pillow_pixels
+from coverslip.data.tiff import read_tiff
 
 PixelArray = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 _Array = npt.NDArray[Any]
@@ -46,10 +47,6 @@ _BROKEN = (
     struct.error,
     zlib.error,
 )
-
-
-class ImageReadError(CoverslipError, ValueError):
-    """One image cannot be read. The message is a short reason without the path, which the caller adds."""
 
 
 @dataclass(frozen=True)
@@ -223,18 +220,6 @@ def _decoder_of(data: bytes) -> _Decoder:
     raise ImageReadError("not an image: the content is none of JPEG, PNG, BMP, WebP and TIFF")
 
 
-def check_size(height: int, width: int, max_pixels: int) -> None:
-    """Refuse sizes that are not to be decoded.
-
-    Raises:
-        ImageReadError: more than `max_pixels`, or no pixels at all.
-    """
-    if height * width > max_pixels:
-        raise ImageReadError(f"too large: {height}x{width} pixels; at most {max_pixels:,} in all are opened (data.max_pixels)")
-    if height * width < 1:
-        raise ImageReadError(f"too small: {height}x{width} pixels")
-
-
 def _decode_png(data: bytes, max_pixels: int) -> tuple[_Array, Facts]:
     width, height, bits, colour = struct.unpack(">IIBB", data[16:26])
     check_size(height, width, max_pixels)
@@ -285,8 +270,6 @@ def _decode_bmp(data: bytes, max_pixels: int) -> tuple[_Array, Facts]:
 
 
 def _decode_tiff(data: bytes, max_pixels: int) -> tuple[_Array, Facts]:
-    from coverslip.data.tiff import read_tiff
-
     image, mode, bits, orientation = read_tiff(data, max_pixels)
     return _oriented(image, orientation, "TIFF", mode, bits)
 
@@ -296,15 +279,6 @@ def _decode_by_pillow(header: ImageFile.ImageFile, max_pixels: int) -> tuple[_Ar
     check_size(header.height, header.width, max_pixels)
     kind, mode, orientation = header.format or "", header.mode, header.getexif().get(_ORIENTATION, 1)
     return _oriented(pillow_pixels(header), orientation, kind, mode, 1 if mode == "1" else 8)
-
-
-def pillow_pixels(image: Image.Image) -> _Array:
-    """uint8 (h, w) or (h, w, 2, 3 or 4): grey, grey with alpha, RGB or RGBA, whatever the mode was."""
-    if image.mode == "1":
-        return np.asarray(image.convert("L"))
-    if image.mode in ("L", "LA", "RGB", "RGBA"):
-        return np.asarray(image)
-    return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
 
 
 def _oriented(image: _Array, orientation: int, kind: str, mode: str, bits: int) -> tuple[_Array, Facts]:

@@ -20,7 +20,8 @@ import pandas as pd
 from PIL import Image
 
 from coverslip.config import DataConfig
-from coverslip.data.images import ImageReadError, PixelArray, decode_image, has_colour, read_bytes, to_grey
+from coverslip.data.decoding import ImageReadError
+from coverslip.data.images import PixelArray, decode_image, has_colour, read_bytes, to_grey
 from coverslip.errors import BadImagesError, InputError
 from coverslip.runtime import Progress, cpu_count, hash_file, no_progress, writing
 from coverslip.structures import IntArray, Table, class_counts

@@ -13,7 +13,8 @@ import numpy as np
 
 from coverslip.config import DataConfig
 from coverslip.data.cache import cached
-from coverslip.data.images import ImageReadError, read_image
+from coverslip.data.decoding import ImageReadError
+from coverslip.data.images import read_image
 from coverslip.data.pixels import WHOLE, Geometry, PixelArray
 from coverslip.data.scan import Scan, hash_files, in_order, scan_images
 from coverslip.runtime import Progress, hash_text, no_progress

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import TiffImagePlugin
 
-from coverslip.data.images import ImageReadError, check_size, pillow_pixels
+from coverslip.data.decoding import ImageReadError, check_size, pillow_pixels
 
 _Array = npt.NDArray[Any]
 

@@ -197,7 +197,7 @@ def test_a_large_table_is_sampled_from_end_to_end(tmp_path: Path, monkeypatch: p
 
 
 def _note(asked: list[int], path: Path) -> None:
-    from coverslip.data.images import ImageReadError
+    from coverslip.data.decoding import ImageReadError
 
     asked.append(int(path.stem))
     raise ImageReadError("not there")
