@@ -160,6 +160,8 @@ def ask_symmetry(config: RunConfig, table: Table, backbone: str | None) -> Symme
     """
     geometry = Geometry(ASK_SIDE, ASK_SIDE, "squash", 1, 8)
     rows, images = some_images(table, config.data, geometry, ASK_IMAGES)
+    if not len(rows):
+        return UNTESTED
     kinds = {"horizontal flips": images[:, :, ::-1], "vertical flips": images[:, ::-1], "turns": images.transpose(0, 2, 1, 3)}
     features_of = frozen_features(backbone, geometry) if backbone else _flat_pixels
     plain = features_of(images)

@@ -152,7 +152,8 @@ def some_images(table: Table, config: DataConfig, geometry: Geometry, most: int)
         return geometry.apply(image)
 
     found = [(row, image) for row, image in zip(rows.tolist(), in_order(read, rows.tolist()), strict=True) if image is not None]
-    return np.array([row for row, _ in found], dtype=np.int64), np.stack([image for _, image in found])
+    images = np.stack([image for _, image in found]) if found else np.zeros((0, *geometry.shape), dtype=geometry.dtype)
+    return np.array([row for row, _ in found], dtype=np.int64), images
 
 
 class _Border:
