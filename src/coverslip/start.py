@@ -145,7 +145,7 @@ def look(config: RunConfig) -> Sight:
         minutes=training.minutes,
         gpu=choose_device(training.device).type != "cpu",
         symmetry=ask_symmetry(config, table, backbone if backbone and local_weights(backbone) else None)
-        if len(table) >= FEW_IMAGES
+        if len(table) >= FEW_IMAGES and training.regime != "probe"
         else UNTESTED,
     )
 

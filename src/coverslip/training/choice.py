@@ -82,10 +82,12 @@ def choose_recipe(sight: Sight) -> Choice:
 
 
 def _probe(sight: Sight, seen: str, backbone: str) -> Choice:
+    few = sight.images < FEW_IMAGES
     reason = "a frozen backbone as asked" if sight.asked_regime else "too few to learn all layers"
-    why = f"{seen}: {reason}; a linear head on frozen {backbone} features, judged by 5 folds, 3 times"
+    judged = "judged by 5 folds, 3 times" if few else "judged on the test part"
+    why = f"{seen}: {reason}; a linear head on frozen {backbone} features, {judged}"
     layer = {
-        "split": {"folds": 5, "repeats": 3, "test": 0.0, "validation": 0.0},
+        "split": {"folds": 5, "repeats": 3, "test": 0.0, "validation": 0.0} if few else {},
         "pixels": {"normalise": "backbone", "invert": False},
         "model": {"backbone": backbone},
         "training": {"regime": "probe", "optimizer": "exact", "views": 0},
