@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,7 @@ class FeatureStore:
         seed: of the views.
         limit: largest size of the cache, in bytes.
         progress: told about each batch.
+        whole: compute and cache all rows at once, whichever are asked for: a cross-validation then looks at each image once.
     """
 
     network: Network
@@ -42,6 +43,7 @@ class FeatureStore:
     seed: int
     limit: int
     progress: Progress = no_progress
+    whole: bool = False
 
     def rows(self, rows: IntArray, view: int = 0) -> Features:
         """Features of some rows.
@@ -53,6 +55,9 @@ class FeatureStore:
         Returns:
             float32 (m, features).
         """
+        if self.whole:
+            every = np.arange(len(self.pixels.index), dtype=np.int64)
+            return replace(self, whole=False).rows(every, view)[rows]
         chosen = hashlib.sha256(self.pixels.index[rows].tobytes()).hexdigest()
         changes = f"{self.augment} {self.seed}" if view else ""
         key = hash_text(self.pixels.key, self._fingerprint(), chosen, str(view), changes)

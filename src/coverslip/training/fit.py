@@ -80,9 +80,10 @@ def fit(
     """
     began = time.perf_counter()
     weights = loss_weights(samples.targets[rows], samples.classes, config.training.class_weights)
-    features = FeatureStore(network, samples.pixels, config.augment, config.training.seed, config.cache.limit, progress)
+    probing = config.training.regime == "probe"
+    features = FeatureStore(network, samples.pixels, config.augment, config.training.seed, config.cache.limit, progress, whole=probing)
     history: list[HistoryRow] = []
-    if config.training.regime == "probe":
+    if probing:
         network.classifier.backbone.requires_grad_(False)
         history = _fit_head(network.classifier.head, features, samples, rows, weights, config, progress, views=_views(config))
         return Fitted(network, history, None, time.perf_counter() - began, features=features)

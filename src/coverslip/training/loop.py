@@ -36,6 +36,8 @@ from coverslip.training.schedules import Plateau, rate
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 HistoryRow = dict[str, Any]
+FALLING = ("onecycle", "cosine", "step")
+"""Schedules that end with a small learning rate."""
 CHECKPOINT_SECONDS = 300.0
 SHORT_EPOCH_SECONDS = 5.0
 TRIAL_SECONDS = 4.0
@@ -195,8 +197,10 @@ class Learner:
         other = self._cross_entropy(logits, targets[mixing.partner])
         return (mixing.share * own + (1 - mixing.share) * other).mean()
 
-    # Looking at the validation part: the weights with the lowest log loss at its best temperature are kept. Unlike
-    # accuracy it moves with every image, and unlike plain log loss it does not punish confidence that calibration mends.
+    # Looking at the validation part: weights are compared by their log loss at its best temperature. Unlike accuracy it
+    # moves with every image, and unlike plain log loss it does not punish confidence that calibration mends. Where the
+    # learning rate falls to nothing only the first and the last weights compete: a lucky look in the middle of a fall
+    # wins on a small validation part and loses on new images.
 
     def _look(self, step: int, plan: Plan, losses: list[float], seconds: float) -> None:
         row = self._note(step, plan, losses, seconds)
@@ -208,7 +212,8 @@ class Learner:
                 return
             if len(self.validation):
                 self._judge(row)
-            if row.get("validation_score", 0.0) >= self.best_score or not len(self.validation):
+            competes = step in (0, plan.steps) or self.config.training.schedule not in FALLING or self.config.training.patience
+            if competes and (row.get("validation_score", 0.0) >= self.best_score or not len(self.validation)):
                 self.best_score = row.get("validation_score", 0.0)
                 self.best_state = {name: tensor.detach().cpu().clone() for name, tensor in self.network.classifier.state_dict().items()}
                 row["kept"] = True
