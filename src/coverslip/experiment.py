@@ -271,10 +271,12 @@ class Fits:
         """One fit, resumed from its checkpoint when there is one."""
         minutes = self.config.training.minutes / self.fits if self.config.training.minutes else None
         checkpoint = self.place.checkpoint(name)
-        return fit(
+        fitted = fit(
             self.network(rows), self.data.samples, rows, validation, self.config,
             minutes=minutes, checkpoint=checkpoint, on_plan=self._note_plan, progress=self.progress,
         )  # fmt: skip
+        self.notes += [f"{name}: {fitted.note}"] if fitted.note else []
+        return fitted
 
     def _note_plan(self, plan: Plan) -> None:
         if self.config.training.minutes and self.config.training.steps is None:

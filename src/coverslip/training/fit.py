@@ -35,6 +35,7 @@ class Fitted:
         seconds: wall time of the fit.
         images_per_second: training images per second of that phase, 0 for a probe.
         features: cached features of a probe, from which its scores are taken.
+        note: what a reader of the numbers has to know about the fit; empty when all went well.
     """
 
     network: Network
@@ -43,6 +44,7 @@ class Fitted:
     seconds: float
     images_per_second: float = 0.0
     features: FeatureStore | None = None
+    note: str = ""
 
     def scores(self, samples: Samples, rows: IntArray) -> FloatArray:
         """Probabilities, float64 (m, classes), of some rows."""
@@ -100,7 +102,7 @@ def fit(
     taken = learner.run(plan)
     seconds = time.perf_counter() - loop_began
     speed = taken * learner.stream.batch_size / max(seconds, 1e-9)
-    return Fitted(network, learner.history, learner.history[-1]["step"], time.perf_counter() - began, speed)
+    return Fitted(network, learner.history, learner.history[-1]["step"], time.perf_counter() - began, speed, note=learner.note)
 
 
 def make_plan(config: RunConfig, rows: int, validation: int, trial: Trial, seconds_left: float | None) -> Plan:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,15 @@ class Trial:
 
 
 @dataclass
+class Kept:
+    """Weights that were looked at: at which step, how well they did (higher is better), and the weights themselves."""
+
+    step: int = -1
+    score: float = -np.inf
+    state: State = field(default_factory=dict)
+
+
+@dataclass
 class Learner:
     """One fit of all layers of a network, from its first step or from a checkpoint.
 
@@ -113,8 +122,8 @@ class Learner:
         self.importance = torch.tensor(self.class_weights, dtype=torch.float32, device=self.network.device)
         self.plateau = Plateau()
         self.average = RunningAverage(training.ema) if training.ema else None
-        self.best_score = -np.inf
-        self.best_state: State = {}
+        self.best = Kept()
+        self.spare = Kept()
         self.waited = 0
         self.diverged = False
 
@@ -127,7 +136,7 @@ class Learner:
             Steps that were taken here, without those before a checkpoint.
 
         Raises:
-            ConfigError: the weights are no longer finite, and there is no validation part to choose earlier ones by.
+            ConfigError: the weights are no longer finite, and no earlier ones have learned anything.
         """
         training = self.config.training
         classifier = self.network.classifier
@@ -208,23 +217,46 @@ class Learner:
         try:
             self.diverged = not all(bool(tensor.isfinite().all()) for tensor in self.network.classifier.state_dict().values())
             if self.diverged:
-                self._report_divergence(step)
+                self._fall_back(step)
                 return
             if len(self.validation):
                 self._judge(row)
+            seen = Kept(step, row.get("validation_score", 0.0))
             competes = step in (0, plan.steps) or self.config.training.schedule not in FALLING or self.config.training.patience
-            if competes and (row.get("validation_score", 0.0) >= self.best_score or not len(self.validation)):
-                self.best_score = row.get("validation_score", 0.0)
-                self.best_state = {name: tensor.detach().cpu().clone() for name, tensor in self.network.classifier.state_dict().items()}
-                row["kept"] = True
+            if competes and (seen.score >= self.best.score or not len(self.validation)):
+                self.best, row["kept"] = self._with_weights(seen), True
+            elif not competes and seen.score >= self.spare.score:
+                self.spare = self._with_weights(seen)
         finally:
             if weights is not None and self.average:
                 self.average.swapped_back(self.network.classifier, weights)
 
-    def _report_divergence(self, step: int) -> None:
-        if not len(self.validation):
-            rate = self.config.training.learning_rate
-            raise ConfigError(f"training.learning_rate = {rate}: by step {step} the weights are no longer finite numbers; make it smaller")
+    def _with_weights(self, seen: Kept) -> Kept:
+        return replace(seen, state={name: tensor.detach().cpu().clone() for name, tensor in self.network.classifier.state_dict().items()})
+
+    def _fall_back(self, step: int) -> None:
+        """The weights are no longer finite: keep the best that were looked at on the way, if any has learned something."""
+        if self.spare.score > self.best.score:
+            self.best = self.spare
+        for row in self.history:
+            row.pop("kept", None)
+            if row["step"] == self.best.step:
+                row["kept"] = True
+        training = self.config.training
+        if not len(self.validation) or (self.best.step <= 0 and training.regime == "scratch"):
+            rate = f"training.learning_rate = {training.learning_rate}"
+            raise ConfigError(f"{rate}: by step {step} the weights are no longer finite numbers; make it smaller")
+
+    @property
+    def note(self) -> str:
+        """What a reader of the numbers has to know about the fit; empty when all went well."""
+        if not self.diverged:
+            return ""
+        kept = f"those of step {self.best.step}" if self.best.step else "those before the first step of all layers"
+        return (
+            f"training.learning_rate = {self.config.training.learning_rate} is too large: by step {self.history[-1]['step']} the weights "
+            f"were no longer finite numbers, and {kept} are kept; make it smaller"
+        )
 
     def _judge(self, row: HistoryRow) -> None:
         scores = self.network.scores(chunks(self.samples.pixels.array, self.samples.pixels.index[self.validation]), copies=False)
@@ -268,8 +300,8 @@ class Learner:
         return shown
 
     def _keep_best(self) -> None:
-        if self.best_state:
-            self.network.classifier.load_state_dict(self.best_state)
+        if self.best.state:
+            self.network.classifier.load_state_dict(self.best.state)
         self.network.classifier.eval()
 
     # Resuming -------------------------------------------------------------------------------------------------------
@@ -283,8 +315,8 @@ class Learner:
             "optimizer": list(optimizer.state_dict()["state"].items()),
             "average": self.average.state() if self.average else None,
             "plateau": self.plateau.state(),
-            "best": self.best_state,
-            "best_score": float(self.best_score),
+            "best": vars(self.best),
+            "spare": vars(self.spare),
             "waited": self.waited,
             "diverged": self.diverged,
             "history": self.history,
@@ -304,8 +336,8 @@ class Learner:
         if self.average:
             self.average.restore(state["average"])
         self.plateau.restore(state["plateau"])
-        self.best_state, self.best_score, self.waited = state["best"], state["best_score"], state["waited"]
-        self.diverged = state["diverged"]
+        self.best, self.spare = Kept(**state["best"]), Kept(**state["spare"])
+        self.waited, self.diverged = state["waited"], state["diverged"]
         self.history[:] = state["history"]
         return int(state["step"]), state["losses"], float(state["seconds"])
 

@@ -134,22 +134,33 @@ def test_weights_that_are_no_numbers_are_never_kept_and_end_the_fit(learner: Any
     before = weights_of(found)
 
     def break_the_weights(stage: str, done: int, total: int, shown: dict[str, float]) -> None:
-        if done == 3:
+        if done == 21:
             with torch.no_grad():
                 found.network.classifier.head.bias.fill_(torch.nan)
 
     found.progress = break_the_weights
-    assert found.run(Plan(40, 2)) == 4
+    assert found.run(Plan(40, 2)) == 22
     assert all(tensor.isfinite().all() for tensor in weights_of(found).values())
-    assert max(row["step"] for row in found.history if row.get("kept")) <= 2
+    (kept,) = [row for row in found.history if row.get("kept")]
+    assert kept["validation_score"] == max(row["validation_score"] for row in found.history if "validation_score" in row)
+    assert 0 < kept["step"] <= 20
+    assert not same(weights_of(found), before)
+    assert f"by step 22 the weights were no longer finite numbers, and those of step {kept['step']} are kept" in found.note
     assert not np.isnan(found.network.scores([found.samples.pixels.read(VALIDATION)])).any()
     assert before.keys() == weights_of(found).keys()
-    blind = learner(validation=NOTHING)
-    found.network, found.progress = blind.network, no_progress
-    with torch.no_grad():
-        blind.network.classifier.head.bias.fill_(torch.nan)
-    with pytest.raises(ConfigError, match=r"training\.learning_rate = 0\.003.*smaller"):
-        blind.run(Plan(4, 2))
+
+
+@pytest.mark.parametrize("rows", [VALIDATION, NOTHING])
+def test_weights_that_never_learned_anything_are_no_result(learner: Any, rows: Any) -> None:
+    found = learner(validation=rows)
+
+    def break_the_weights(stage: str, done: int, total: int, shown: dict[str, float]) -> None:
+        with torch.no_grad():
+            found.network.classifier.head.bias.fill_(torch.nan)
+
+    found.progress = break_the_weights
+    with pytest.raises(ConfigError, match=r"training\.learning_rate = 0\.003.*by step 2 .*smaller"):
+        found.run(Plan(4, 2))
 
 
 def test_without_a_validation_part_the_last_weights_are_kept(learner: Any) -> None:
