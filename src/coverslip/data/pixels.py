@@ -1,7 +1,7 @@
 """From a decoded image to the numbers that a network sees.
 
-One resize for everything: floating point, bilinear, antialiased (a triangle filter as wide as the reduction), rounded
-once to the depth of the source. Training, evaluation and prediction all call `Geometry.apply` and `Normalisation.apply`.
+One resize for everything (`resize`), rounded once to the depth of the source. Training, evaluation and prediction all call
+`Geometry.apply` and `Normalisation.apply`.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from coverslip.data.images import LUMA
+from coverslip.data.resize import resize_columns, resize_rows
 from coverslip.structures import GREY, RGB, Channel
 
 PixelArray = npt.NDArray[Any]
 """uint8 or uint16."""
 Fit = Literal["squash", "letterbox", "crop"]
+_DTYPES = {8: torch.uint8, 16: torch.uint16}
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 """The box of an image that is not trimmed."""
@@ -78,11 +80,11 @@ class Geometry:
             uint8 or uint16 (height, width, channels).
         """
         scale = self.full / np.iinfo(image.dtype).max
-        planes = torch.from_numpy(np.ascontiguousarray(self._inside(image))).permute(2, 0, 1)[None].to(torch.float32)
-        resized = self._fitted(_with_channels(planes, self.channels))
+        values = torch.from_numpy(np.ascontiguousarray(self._inside(image))).to(torch.float32)
+        resized = self._fitted(values)
         if scale != 1:
             resized = resized * scale
-        pixels: PixelArray = resized[0].permute(1, 2, 0).round().clamp_(0, self.full).numpy().astype(self.dtype)
+        pixels: PixelArray = resized.round().clamp_(0, self.full).to(_DTYPES[self.bits]).contiguous().numpy()
         return pixels
 
     def _inside(self, image: PixelArray) -> PixelArray:
@@ -93,37 +95,33 @@ class Geometry:
         left, right = round(self.box[1] * columns), round(self.box[3] * columns)
         return image[min(top, rows - 1) : max(bottom, top + 1), min(left, columns - 1) : max(right, left + 1)]
 
-    def _fitted(self, planes: Tensor) -> Tensor:
-        rows, columns = planes.shape[-2:]
+    def _fitted(self, image: Tensor) -> Tensor:
+        rows, columns = image.shape[:2]
         if self.fit == "squash":
-            return resize(planes, self.height, self.width)
+            return self._resized(image, self.height, self.width)
         choose = min if self.fit == "letterbox" else max
         ratio = choose(self.height / rows, self.width / columns)
-        inner = resize(planes, max(1, round(rows * ratio)), max(1, round(columns * ratio)))
+        inner = self._resized(image, max(1, round(rows * ratio)), max(1, round(columns * ratio)))
         if self.fit == "crop":
-            top, left = (inner.shape[-2] - self.height) // 2, (inner.shape[-1] - self.width) // 2
-            return inner[..., top : top + self.height, left : left + self.width]
-        canvas = inner.mean(dim=(-2, -1), keepdim=True).repeat(1, 1, self.height, self.width)
-        top, left = (self.height - inner.shape[-2]) // 2, (self.width - inner.shape[-1]) // 2
-        canvas[..., top : top + inner.shape[-2], left : left + inner.shape[-1]] = inner
+            top, left = (inner.shape[0] - self.height) // 2, (inner.shape[1] - self.width) // 2
+            return inner[top : top + self.height, left : left + self.width]
+        canvas = inner.mean(dim=(0, 1), keepdim=True).repeat(self.height, self.width, 1)
+        top, left = (self.height - inner.shape[0]) // 2, (self.width - inner.shape[1]) // 2
+        canvas[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
         return canvas
 
-
-def resize(planes: Tensor, height: int, width: int) -> Tensor:
-    """The one resize: float32 (n, c, h, w) to (n, c, height, width), bilinear and antialiased."""
-    if planes.shape[-2:] == (height, width):
-        return planes
-    return functional.interpolate(planes, (height, width), mode="bilinear", antialias=True, align_corners=False)
+    def _resized(self, image: Tensor, height: int, width: int) -> Tensor:
+        """Resize and change the channels between the two passes, where there are fewest pixels."""
+        return resize_columns(_with_channels(resize_rows(image, height), self.channels), width)
 
 
-def _with_channels(planes: Tensor, channels: int) -> Tensor:
-    """Grey to RGB by copying, RGB to grey by ITU-R 601 luma, in float."""
-    if planes.shape[1] == channels:
-        return planes
+def _with_channels(image: Tensor, channels: int) -> Tensor:
+    """float32 (h, w, c): grey to RGB by copying, RGB to grey by ITU-R 601 luma."""
+    if image.shape[2] == channels:
+        return image
     if channels == 3:
-        return planes.expand(-1, 3, -1, -1)
-    luma = torch.tensor([0.299, 0.587, 0.114]).reshape(1, 3, 1, 1)
-    return (planes * luma).sum(dim=1, keepdim=True)
+        return image.expand(-1, -1, 3)
+    return image @ image.new_tensor(LUMA)[:, None]
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from coverslip.data.scan import Scan, hash_files, in_order, scan_images
 from coverslip.runtime import Progress, hash_text, no_progress
 from coverslip.structures import IntArray, Table
 
-FORMAT = "1"
+FORMAT = "2"
 PEEK = 96
 LEAST_TRIM = 0.05
 """Share of the area that a border must take up to be cut off."""
