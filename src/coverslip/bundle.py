@@ -220,6 +220,7 @@ def _build(model: dict[str, Any], weights: Path, where: torch.device, precision:
         tta=test_time["views"],
         device=where,
         precision=choose_precision(precision, where, classifier),
+        settled=True,
     )
     return Bundle(
         network=network,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,12 @@ from coverslip.evaluation.evaluate import evaluate, folds_summary
 from coverslip.models.backbones import native_size
 from coverslip.models.classifier import Classifier, build_classifier
 from coverslip.models.hardware import choose_device, choose_precision
+from coverslip.models.summary import Summary, summarise
 from coverslip.network import Network
 from coverslip.pictures import save_pictures
 from coverslip.record import RunFolder, Stopwatch, model_card
 from coverslip.runtime import Progress, derived_seed, no_progress
-from coverslip.structures import FloatArray, IntArray, Predictions, RunResult, Split, Table, Task
+from coverslip.structures import PARTS, FloatArray, IntArray, Predictions, RunResult, Split, Table, Task
 from coverslip.training.fit import Fitted, fit
 from coverslip.training.loop import Plan, Samples
 
@@ -87,6 +89,7 @@ def run(
     command: str = "",
     resume: bool = False,
     progress: Progress = no_progress,
+    announce: Callable[[str], None] = lambda line: None,
 ) -> RunResult:
     """Train, judge and save: the whole way from a config to a run folder.
 
@@ -98,6 +101,7 @@ def run(
         command: the command line, for the record.
         resume: go on with a run that was stopped in this folder, with the config that it was started with.
         progress: told about long work.
+        announce: told in two lines, before the first step, what is about to be trained on what.
 
     Raises:
         ConfigError: contradictions in the config.
@@ -117,6 +121,9 @@ def run(
             data = prepare(config, progress)
         with watch("model"):
             learner = Fits(data, place, progress)
+            summary = learner.summary
+        announce(f"images: {', '.join(f'{len(data.split.rows(part)):,} {part}' for part in PARTS)}")
+        announce(f"model:  {data.config.model.backbone}, {summary.sentence}")
         place.write_start(data.config, data.audit, data.table, data.split)
         with watch("train"):
             folds = learner.folds()
@@ -133,7 +140,7 @@ def run(
             save_pictures(
                 place.path / "pictures", data.table, data.split, data.pixels, data.audit, fitted.network, predictions, data.config
             )
-        place.write_results(learner.history, predictions, metrics, fitted.network, config.training.batch_size)
+        place.write_results(learner.history, predictions, metrics, summary)
         place.write_environment(
             fitted.network, learner.config, recipe={"name": recipe, "why": why}, command=command, notes=notes, split=split_facts(data.split)
         )
@@ -254,10 +261,18 @@ class Fits:
             size=(data.geometry.height, data.geometry.width),
             seed=derived_seed("weights", self.config.training.seed),
         )
+        if self.config.training.regime == "probe":
+            self.template.backbone.requires_grad_(False)
         self.precision = choose_precision(self.config.training.precision, self.device, self.template)
         self.notes = list(self.template.notes)
         split = self.config.split
         self.fits = 1 + split.folds * split.repeats
+
+    @property
+    def summary(self) -> Summary:
+        """What the model is made of and what it costs."""
+        height, width, channels = self.data.geometry.shape
+        return summarise(self.template, (height, width), channels, batch_size=self.config.training.batch_size)
 
     def network(self, rows: IntArray) -> Network:
         """A fresh network whose normalisation comes from the given training rows."""

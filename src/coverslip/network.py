@@ -6,17 +6,18 @@ Training, scoring, features and every use of a bundle go through this class, so 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from coverslip.config import AugmentConfig
 from coverslip.data.pixels import Geometry, Normalisation, PixelArray
 from coverslip.data.transforms import tta_copies
 from coverslip.models.classifier import Classifier
+from coverslip.models.folding import fold_batch_norms
 from coverslip.models.hardware import autocast
 from coverslip.structures import FloatArray
 
@@ -36,6 +37,7 @@ class Network:
         tta: `none`, `flips` or `turns`.
         device: where it runs.
         precision: `bf16` or `32`.
+        settled: whether the classifier will not learn any more, so that scoring may use a faster copy of it.
     """
 
     classifier: Classifier
@@ -45,10 +47,23 @@ class Network:
     tta: str
     device: torch.device
     precision: str
+    settled: bool = False
+    _folded: nn.Module | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.classifier.to(device=self.device)
         self.classifier.to(memory_format=torch.channels_last)
+
+    def _scorer(self) -> nn.Module:
+        if not self.settled:
+            return self.classifier
+        self._folded = self._folded or fold_batch_norms(self.classifier, self._empty())
+        return self._folded
+
+    def _empty(self) -> Tensor:
+        """A batch of one empty image."""
+        height, width, channels = self.geometry.shape
+        return torch.zeros(1, channels, height, width, device=self.device)
 
     def batch(self, pixels: PixelArray) -> Tensor:
         """Stored pixels (n, h, w, c) as a normalised float32 (n, c, h, w) batch on the device."""
@@ -71,18 +86,19 @@ class Network:
 
     def _batch_scores(self, batch: Tensor, tta: str) -> FloatArray:
         copies = tta_copies(batch, tta, self.augment)
+        scorer = self._scorer()
         with autocast(self.device, self.precision):
-            logits = [self.classifier(copy) for copy in copies]
+            logits = [scorer(copy) for copy in copies]
         mean = torch.stack([one.double().softmax(dim=1) for one in logits]).mean(dim=0)
         return mean.cpu().numpy()
 
     @torch.inference_mode()
     def features(self, batches: Iterable[Tensor]) -> Iterator[npt.NDArray[np.float32]]:
         """Pooled features, float32 (n, features), of each normalised batch."""
-        self.classifier.eval()
+        backbone = fold_batch_norms(self.classifier.backbone, self._empty())
         for batch in batches:
             with autocast(self.device, self.precision):
-                features = self.classifier.backbone(batch)
+                features = backbone(batch)
             yield features.float().cpu().numpy()
 
 

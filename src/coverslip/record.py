@@ -25,7 +25,7 @@ from coverslip.errors import RunFolderError
 from coverslip.evaluation.frames import predictions_frame
 from coverslip.evaluation.label_errors import suspected_label_errors
 from coverslip.models.hardware import hardware_name
-from coverslip.models.summary import summarise
+from coverslip.models.summary import Summary
 from coverslip.network import Network
 from coverslip.runtime import explained, git_state, hash_text, machine_facts, package_versions, write_file, write_json
 from coverslip.structures import FloatArray, Predictions, RunResult, Split, Table, number_text
@@ -150,7 +150,7 @@ class RunFolder:
     # The end
 
     def write_results(
-        self, history: list[dict[str, Any]], predictions: dict[str, Predictions], metrics: dict[str, Any], network: Network, batch_size: int
+        self, history: list[dict[str, Any]], predictions: dict[str, Predictions], metrics: dict[str, Any], summary: Summary
     ) -> None:
         """Write history, predictions, suspected label errors, model summary; metrics.json last, for it says that all is there."""
         write_file(self.path / "history.csv", csv_text(pd.DataFrame(history, columns=list(HISTORY))))
@@ -161,8 +161,6 @@ class RunFolder:
             self.path / "label_errors.csv",
             csv_text(pd.DataFrame([{name: getattr(one, name) for name in columns} for one in suspects], columns=columns)),
         )
-        geometry = network.geometry
-        summary = summarise(network.classifier, (geometry.height, geometry.width), geometry.channels, batch_size=batch_size)
         write_json(self.path / "summary.json", summary.to_json())
         write_json(self.path / "metrics.json", metrics)
 

@@ -112,6 +112,23 @@ def test_classes_are_merged_on_the_way_in(cli: Cli, charts: Path, tmp_path: Path
     assert json.loads((tmp_path / "judged" / "metrics.json").read_text())["test"]["n"] == 60
 
 
+def test_a_table_split_at_random(cli: Cli, charts: Path, tmp_path: Path) -> None:
+    files = sorted(charts.rglob("*.png"))
+    rows = [{"picture": str(file.relative_to(charts)), "kind": file.parent.name, "plate": number % 7} for number, file in enumerate(files)]
+    pd.DataFrame(rows).sample(frac=1, random_state=0).to_csv(charts / "table.csv", index=False)
+    columns = ("-s", "data.image=picture", "-s", "data.labels=kind", "-s", "split.method=random", "-s", "split.seed=random")
+    done = cli("train", charts / "table.csv", "--recipe", "quick", *TINY, *columns, "--out", tmp_path / "run")
+    (charts / "table.csv").unlink()
+    assert done.status == 0, done.err
+    split = pd.read_csv(tmp_path / "run" / "split.csv")
+    assert sorted(split["image"]) == sorted(row["picture"] for row in rows)
+    assert (split["part"] == "test").sum() == 12
+    config = tomllib.loads((tmp_path / "run" / "config.toml").read_text())
+    assert config["split"]["method"] == "random"
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert isinstance(environment["split"]["seed"], int)
+
+
 def test_dry_run_trains_nothing(cli: Cli, gels: Path, tmp_path: Path) -> None:
     done = cli("train", gels, "--recipe", "quick", *TINY, "--dry-run", "--out", tmp_path / "run")
     assert done.status == 0, done.err
@@ -126,6 +143,8 @@ def test_without_a_recipe_one_is_chosen_and_said(cli: Cli, gels: Path, tmp_path:
     done = cli("train", gels, "-s", "training.minutes=0.05", "-s", "pixels.height=32", "-s", "pixels.width=32", "--out", tmp_path / "run")
     assert done.status == 0, done.err
     assert "auto-scratch: 40 images" in done.err.replace("\n", " ")
+    assert "images: 28 train, 4 validation, 8 test" in done.err
+    assert "multiply-adds an image" in done.err
     config = tomllib.loads((tmp_path / "run" / "config.toml").read_text())
     assert config["training"]["steps"] >= 1
 

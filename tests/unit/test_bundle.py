@@ -32,6 +32,7 @@ def bundle_of(channels: int = 1, bits: int = 8, classes: tuple[str, ...] = ("a",
         tta="flips",
         device=torch.device("cpu"),
         precision="32",
+        settled=True,
     )
     spread_scores(network, images(channels, bits, n=8))
     settings: dict[str, Any] = {

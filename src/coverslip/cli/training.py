@@ -49,7 +49,9 @@ def train(
         from coverslip.study.learning_curve import measure_learning_curve
 
         command = shlex.join(["coverslip", *sys.argv[1:]])
-        result = run(start.config, start.folder, recipe=start.recipe, why=start.why, command=command, resume=resume, progress=progress)
+        result = run(
+            start.config, start.folder, recipe=start.recipe, why=start.why, command=command, resume=resume, progress=progress, announce=_say
+        )
         if learning_curve:
             measure_learning_curve(result.folder, progress=progress)
         _finish(result)
@@ -73,6 +75,10 @@ def demo(
         _finish(result)
 
 
+def _say(line: str) -> None:
+    err.print(line, markup=False)
+
+
 def _finish(result: RunResult) -> None:
     from coverslip.report import write_report
     from coverslip.structures import headline
@@ -90,24 +96,17 @@ def _show_plan(start: Start, progress: Any) -> None:
 
     from coverslip.config import dump_toml
     from coverslip.experiment import Fits, prepare
-    from coverslip.models.summary import summarise
     from coverslip.record import RunFolder
 
     start.config.check()
     data = prepare(start.config, progress)
-    classifier = Fits(data, RunFolder(start.folder, resume=False), progress).template
-    summary = summarise(
-        classifier, (data.geometry.height, data.geometry.width), data.geometry.channels, batch_size=data.config.training.batch_size
-    )
+    summary = Fits(data, RunFolder(start.folder, resume=False), progress).summary
     sheet = Sheet("layer", "type", "output", "weights", "learns", title=data.config.model.backbone)
     for layer in summary.layers:
         sheet.add_row(layer.name, layer.kind, "x".join(map(str, layer.output)), f"{layer.weights:,}", layer.trainable)
     out.print(dump_toml(data.config), markup=False)
     out.print(sheet)
-    out.print(
-        f"{summary.weights:,} weights, {summary.multiply_adds / 1e6:,.0f} million multiply-adds, "
-        f"training about {summary.training_bytes / 1e6:,.0f} MB"
-    )
+    out.print(summary.sentence)
     for part in ("train", "validation", "test"):
         out.print(f"{part}: {len(data.split.rows(part))} images")
     out.print(f"dry run: nothing was trained; {start.folder} was not written", markup=False)

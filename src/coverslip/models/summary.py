@@ -67,6 +67,15 @@ class Summary:
         """Plain JSON values."""
         return asdict(self)
 
+    @property
+    def sentence(self) -> str:
+        """Size and cost in one line."""
+        learning = "all" if self.trainable_weights == self.weights else f"{self.trainable_weights:,}"
+        return (
+            f"{self.weights:,} weights ({learning} learn), {self.multiply_adds / 1e6:,.0f} million multiply-adds an image, "
+            f"{self.weight_bytes / 1e6:,.1f} MB, about {self.training_bytes / 1e6:,.0f} MB to train {self.batch_size} images a step"
+        )
+
 
 def summarise(model: nn.Module, size: Size, channels: int, *, batch_size: int = 32, rows: int = 24) -> Summary:
     """Run one empty image through a model and note what comes by. Weights, mode and buffers stay as they were.

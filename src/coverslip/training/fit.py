@@ -46,6 +46,9 @@ class Fitted:
     features: FeatureStore | None = None
     note: str = ""
 
+    def __post_init__(self) -> None:
+        self.network.settled = True
+
     def scores(self, samples: Samples, rows: IntArray) -> FloatArray:
         """Probabilities, float64 (m, classes), of some rows."""
         if self.features is None or self.network.tta != "none":

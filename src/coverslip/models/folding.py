@@ -1,0 +1,68 @@
+"""Batch norms folded into the convolutions before them: the same function in fewer passes over memory."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+TOLERANCE = 1e-4
+"""Largest difference between a network and its folded copy, as a share of its largest output."""
+
+
+@torch.inference_mode()
+def fold_batch_norms(module: nn.Module, image: Tensor) -> nn.Module:
+    """A copy for scoring, in evaluation mode, in which convolutions do the work of the batch norms behind them.
+
+    Pairs are found by watching one image go through. The copy is proven on random images: where it does not agree with the
+    original, or nothing could be folded, the original comes back, in evaluation mode.
+
+    Args:
+        module: a network; left as it was but for its mode.
+        image: float32 (1, channels, height, width) on the network's device; only its shape matters.
+    """
+    module.eval()
+    folded = copy.deepcopy(module)
+    names = {one: name for name, one in folded.named_modules()}
+    pairs = _pairs(folded, image)
+    for convolution, norm in pairs:
+        folded.set_submodule(names[convolution], fuse_conv_bn_eval(convolution, norm))
+        after = [getattr(norm, name) for name in ("drop", "act") if hasattr(norm, name)]  # timm's batch norms bring an activation
+        folded.set_submodule(names[norm], nn.Sequential(*(one for one in after if not isinstance(one, nn.Identity))))
+    return folded.to(memory_format=torch.channels_last) if pairs and _agree(module, folded, image) else module
+
+
+def _pairs(module: nn.Module, image: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+    """Convolutions whose output goes into a batch norm, where both run once an image."""
+    made_by: dict[int, tuple[nn.Conv2d, Tensor]] = {}
+    runs: Counter[nn.Module] = Counter()
+    found: list[tuple[nn.Conv2d, nn.BatchNorm2d]] = []
+
+    def after_convolution(layer: nn.Conv2d, inputs: Any, output: Tensor) -> None:
+        runs[layer] += 1
+        made_by[id(output)] = (layer, output)  # holding the tensor keeps its id from being given away again
+
+    def before_norm(layer: nn.BatchNorm2d, inputs: tuple[Tensor, ...]) -> None:
+        runs[layer] += 1
+        if id(inputs[0]) in made_by and layer.track_running_stats:
+            found.append((made_by[id(inputs[0])][0], layer))
+
+    hooks = [one.register_forward_hook(after_convolution) for one in module.modules() if isinstance(one, nn.Conv2d)]
+    hooks += [one.register_forward_pre_hook(before_norm) for one in module.modules() if isinstance(one, nn.BatchNorm2d)]
+    try:
+        module(image)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [(convolution, norm) for convolution, norm in found if runs[convolution] == runs[norm] == 1]
+
+
+def _agree(module: nn.Module, folded: nn.Module, image: Tensor) -> bool:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn((2, *image.shape[1:]), generator=generator).to(image)
+    expected, found = module(images), folded(images)
+    return bool((expected - found).abs().max() <= TOLERANCE * expected.abs().max())
