@@ -219,7 +219,7 @@ def _build(model: dict[str, Any], weights: Path, where: torch.device, precision:
         augment=AugmentConfig(horizontal_flip=test_time["horizontal_flip"], vertical_flip=test_time["vertical_flip"]),
         tta=test_time["views"],
         device=where,
-        precision=choose_precision(precision, where, classifier),
+        precision=choose_precision(precision, where),
         settled=True,
     )
     return Bundle(

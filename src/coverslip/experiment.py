@@ -263,7 +263,7 @@ class Fits:
         )
         if self.config.training.regime == "probe":
             self.template.backbone.requires_grad_(False)
-        self.precision = choose_precision(self.config.training.precision, self.device, self.template)
+        self.precision = choose_precision(self.config.training.precision, self.device)
         self.notes = list(self.template.notes)
         split = self.config.split
         self.fits = 1 + split.folds * split.repeats
@@ -374,7 +374,7 @@ def fit_arrays(config: RunConfig, images: list[PixelArray], targets: IntArray, c
     )
     device = choose_device(config.training.device)
     normalisation = choose_normalisation(config, geometry, pixels, classifier, rows)
-    precision = choose_precision(config.training.precision, device, classifier)
+    precision = choose_precision(config.training.precision, device)
     network = Network(classifier, geometry, normalisation, config.augment, config.training.tta, device, precision)
     samples = Samples(pixels, targets, classes, rows)
     return fit(network, samples, rows, np.zeros(0, dtype=np.int64), config, minutes=config.training.minutes).network

@@ -177,7 +177,7 @@ def frozen_features(backbone: str, geometry: Geometry) -> Callable[[PixelArray],
     classifier = build_classifier(ModelConfig(backbone=backbone), channels=1, classes=2, size=size, seed=0)
     normalisation = Normalisation(geometry.full, False, False, classifier.backbone.mean, classifier.backbone.std)
     device = choose_device("auto")
-    network = Network(classifier, geometry, normalisation, AugmentConfig(), "none", device, choose_precision("auto", device, classifier))
+    network = Network(classifier, geometry, normalisation, AugmentConfig(), "none", device, choose_precision("auto", device))
 
     def features_of(images: PixelArray) -> FloatArray:
         batches = (network.batch(images[start : start + SCORE_BATCH]) for start in range(0, len(images), SCORE_BATCH))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch import nn
 
 from coverslip.errors import ConfigError
 
@@ -27,19 +26,13 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device("cpu")
 
 
-def choose_precision(wanted: str, device: torch.device, model: nn.Module) -> str:
-    """`bf16` or `32`; `auto` is bf16 where the hardware multiplies bfloat16 matrices natively and the model gains from it.
-
-    On a CPU, networks of depthwise convolutions (MobileNet, EfficientNet) are bound by memory, and converting to and fro
-    costs more than bfloat16 saves: they stay in 32 bits.
-    """
+def choose_precision(wanted: str, device: torch.device) -> str:
+    """`bf16` or `32`; `auto` is bf16 where the hardware multiplies bfloat16 matrices natively."""
     if wanted != "auto":
         return wanted
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "32"
     if device.type == "cpu":
-        if any(isinstance(layer, nn.Conv2d) and 1 < layer.in_channels == layer.groups for layer in model.modules()):
-            return "32"
         return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "32"
     return "32"
 

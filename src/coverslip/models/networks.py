@@ -90,6 +90,8 @@ def create_network(architecture: str, *, channels: int, size: Size, arguments: M
         return _own_network(architecture, channels, size, arguments)
     import timm
 
+    from coverslip.models.depthwise import speed_up_strided_depthwise
+
     wanted = dict(arguments)
     if getattr(timm.get_pretrained_cfg(architecture), "fixed_input_size", False) and size != facts.input_size[1:]:
         wanted.setdefault("img_size", size)
@@ -99,6 +101,7 @@ def create_network(architecture: str, *, channels: int, size: Size, arguments: M
         raise ConfigError(
             f"{architecture} cannot be built for {size[0]}x{size[1]} pixels with model.arguments = {dict(arguments)}: {error}"
         ) from error
+    speed_up_strided_depthwise(network)
     return network
 
 
