@@ -1,4 +1,4 @@
-"""coverslip, fastai and AutoGluon on one split, with the same weights and the same minutes.
+"""coverslip, a linear probe, fastai and AutoGluon on one split, with the same weights and the same minutes.
 
     python benchmarks/peers.py --data ../shared/data/nuclei --weights ../shared/weights --minutes 5
     python benchmarks/peers.py --data ../shared/data/nuclei --weights ../shared/weights --peer autogluon --python VENV/bin/python
@@ -22,7 +22,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 RESULTS = Path(__file__).parent / "results"
-PEERS = ("coverslip", "fastai", "autogluon")
+PEERS = ("coverslip", "probe", "fastai", "autogluon")
 
 
 def split_folders(data: Path, place: Path, seed: int) -> None:
@@ -50,6 +50,14 @@ def by_coverslip(place: Path, minutes: float, size: int) -> list[str]:
     import coverslip
 
     coverslip.train(place / "train", out=place / "run", training={"minutes": minutes})
+    return list(coverslip.load(place / "run").predict(held_out(place)[0])["predicted"])
+
+
+def by_probe(place: Path, minutes: float, size: int) -> list[str]:
+    """A linear head on the frozen features of the same backbone: what every other way has to beat."""
+    import coverslip
+
+    coverslip.train(place / "train", out=place / "run", training={"regime": "probe"}, model={"backbone": "mobilenetv2_100"})
     return list(coverslip.load(place / "run").predict(held_out(place)[0])["predicted"])
 
 
@@ -133,7 +141,7 @@ def measure(peer: str, place: Path, minutes: float, size: int) -> None:
     from sklearn.metrics import accuracy_score, f1_score
 
     began = time.perf_counter()
-    predicted = {"coverslip": by_coverslip, "fastai": by_fastai, "autogluon": by_autogluon}[peer](place, minutes, size)
+    predicted = {"coverslip": by_coverslip, "probe": by_probe, "fastai": by_fastai, "autogluon": by_autogluon}[peer](place, minutes, size)
     seconds = time.perf_counter() - began
     labels = held_out(place)[1]
     numbers = {"accuracy": accuracy_score(labels, predicted), "macro_f1": f1_score(labels, predicted, average="macro"), "seconds": seconds}
@@ -161,7 +169,7 @@ def main() -> None:
     from machine import machine_name
 
     rows = []
-    for peer in options.peer or ("coverslip", "fastai"):
+    for peer in options.peer or ("coverslip", "probe", "fastai"):
         with tempfile.TemporaryDirectory() as holder:
             split_folders(options.data, Path(holder), options.seed)
             environment = {

@@ -31,10 +31,14 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from coverslip.config import load_config
-from coverslip.experiment import Fits, prepare, run
+from coverslip.data.pixels import Geometry, Normalisation
+from coverslip.data.sources import load_table
+from coverslip.data.store import load_pixels
+from coverslip.experiment import prepare, run
+from coverslip.models.classifier import build_classifier
+from coverslip.models.hardware import choose_device, choose_precision
+from coverslip.network import Network
 from coverslip.predict import Model
-from coverslip.record import RunFolder
-from coverslip.runtime import no_progress
 from coverslip.training.features import FeatureStore
 from machine import machine_name
 
@@ -88,14 +92,14 @@ def usual_training(parts: Parts, epochs: int) -> tuple[float, float]:
             schedule.step()
             seen += len(labels)
     speed = seen / (time.perf_counter() - began)
-    return speed, usual_scoring(parts, model)[1]
+    return speed, usual_scoring(parts.test, model)[1]
 
 
-def usual_scoring(parts: Parts, model: torch.nn.Module) -> tuple[float, float]:
-    """Images per second of scoring the test folder, and accuracy."""
+def usual_scoring(folder: Path, model: torch.nn.Module) -> tuple[float, float]:
+    """Images per second of scoring a folder, and accuracy."""
     model.eval()
     right, began = 0, time.perf_counter()
-    loader = usual_loader(parts.test, shuffle=False)
+    loader = usual_loader(folder, shuffle=False)
     with torch.inference_mode():
         for images, labels in loader:
             right += int((model(images).argmax(1) == labels).sum())
@@ -130,14 +134,20 @@ def our_training(parts: Parts, epochs: int, folder: Path) -> tuple[float, float,
     return seen / seconds, len(data.table) * epochs / (seconds + decoding), accuracy
 
 
-def our_features(parts: Parts) -> float:
+def our_features(folder: Path) -> float:
     """Images per second from files to cached features, from an empty cache."""
-    config = our_config(Parts(parts.test, parts.test), 1)
+    config = our_config(Parts(folder, folder), 1)
+    table = load_table(config.data, config.split)
+    geometry = Geometry(SIZE, SIZE, "squash", 3, 8)
+    rows = np.arange(len(table))
+    classifier = build_classifier(config.model, channels=3, classes=len(table.classes), size=(SIZE, SIZE), seed=0)
+    device = choose_device("auto")
+    normalisation = Normalisation(geometry.full, False, False, (0.5,) * 3, (0.25,) * 3)
+    network = Network(classifier, geometry, normalisation, config.augment, "none", device, choose_precision("auto", device))
     began = time.perf_counter()
-    data = prepare(config)
-    network = Fits(data, RunFolder(Path("unused"), resume=False), no_progress).network(np.arange(len(data.table)))
-    FeatureStore(network, data.pixels, config.augment, 0, config.cache.limit).rows(np.arange(len(data.table)))
-    return len(data.table) / (time.perf_counter() - began)
+    pixels, _ = load_pixels(table, config.data, geometry, config.cache.limit)
+    FeatureStore(network, pixels, config.augment, 0, config.cache.limit).rows(rows)
+    return len(table) / (time.perf_counter() - began)
 
 
 def main() -> None:
@@ -161,10 +171,10 @@ def main() -> None:
         scores = []
         for _ in range(3):
             shutil.rmtree(place / "cache", ignore_errors=True)
-            features = our_features(parts)
-            usual_speed, _ = usual_scoring(parts, network)
+            features = our_features(parts.train)
+            usual_speed, _ = usual_scoring(parts.train, network)
             began = time.perf_counter()
-            predicted = len(model.predict(parts.test)) / (time.perf_counter() - began)
+            predicted = len(model.predict(parts.train)) / (time.perf_counter() - began)
             scores.append((features, predicted, usual_speed))
         features, predicted, usual_speed = np.median(np.array(scores), axis=0)
         rows.append(("probe features, from files", features, usual_speed, None, None))
