@@ -63,7 +63,7 @@ def _listed(counts: dict[str, int]) -> str:
 
 
 def simulate(
-    kind: Annotated[Literal["charts", "gels"], typer.Argument(help="What to simulate.")],
+    kind: Annotated[Literal["charts", "gels", "cells"], typer.Argument(help="What to simulate.")],
     destination: Annotated[Path, typer.Argument(help="A new or empty folder.")],
     images: Annotated[int, typer.Option(help="Number of images in all.", min=2)] = 240,
     seed: Annotated[int, typer.Option(help="Seed of the simulation.")] = 0,
