@@ -6,9 +6,9 @@ import numpy as np
 from scipy.special import bdtr
 
 from coverslip.errors import InputError
-from coverslip.evaluation.evaluate import SUMMARY, known_targets
+from coverslip.evaluation.evaluate import summary_names
 from coverslip.evaluation.intervals import Number, bootstrap
-from coverslip.evaluation.metrics import Measures
+from coverslip.evaluation.sheet import known_targets, prepare
 from coverslip.structures import BoolArray, FloatArray, Predictions
 
 
@@ -29,7 +29,7 @@ def mcnemar_exact(right_a: BoolArray, right_b: BoolArray) -> float:
 
 
 def paired_bootstrap(a: Predictions, b: Predictions, *, level: float = 0.95, resamples: int = 1000, seed: int = 0) -> dict[str, Number]:
-    """A minus B for each number of `SUMMARY`, with the percentile interval over the same resampled rows (or groups).
+    """A minus B for each summary number of the task, with the percentile interval over the same resampled rows (or groups).
 
     Args:
         a: predictions with targets.
@@ -41,13 +41,12 @@ def paired_bootstrap(a: Predictions, b: Predictions, *, level: float = 0.95, res
     Raises:
         InputError: different images, labels or classes; otherwise as `evaluate`.
     """
-    targets = known_targets(a)
-    if a.images != b.images or a.classes != b.classes or not np.array_equal(targets, known_targets(b)):
+    if a.task is not b.task or a.images != b.images or a.classes != b.classes or not np.array_equal(known_targets(a), known_targets(b)):
         raise InputError("a paired comparison needs the same images, in the same order, with the same labels and classes on both sides")
-    measure_a, measure_b = Measures(a, targets), Measures(b, targets)
+    measure_a, measure_b = prepare(a), prepare(b)
 
     def difference(weights: FloatArray) -> dict[str, FloatArray]:
         values_a, values_b = measure_a(weights), measure_b(weights)
-        return {name: values_a[name] - values_b[name] for name in SUMMARY}
+        return {name: values_a[name] - values_b[name] for name in summary_names(a.task)}
 
     return bootstrap(difference, len(a), groups=a.groups, level=level, resamples=resamples, seed=seed)

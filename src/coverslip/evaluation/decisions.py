@@ -10,25 +10,28 @@ from scipy.optimize import minimize_scalar
 from coverslip.errors import InputError
 from coverslip.evaluation.intervals import Number, exact, wilson_interval
 from coverslip.evaluation.metrics import BINS, SMALLEST
+from coverslip.evaluation.thresholds import decide_multilabel
 from coverslip.structures import FloatArray, IntArray, Task
 
 TEMPERATURES = (0.1, 10.0)
 """Range in which a temperature is looked for; a part without a mistake would ask for 0."""
 
 
-def decide(scores: FloatArray, task: Task, threshold: float = 0.5) -> IntArray:
+def decide(scores: FloatArray, task: Task, threshold: float | FloatArray = 0.5, *, at_least_one: bool = False) -> IntArray:
     """Decisions from scores (n, K).
 
     Binary: int64 (n,), 1 where the score of class 1 is at least the threshold. Multiclass: the class of the highest
-    score, the first among equals. Multilabel: int64 (n, K), 1 where a score is at least the threshold.
+    score, the first among equals. Multilabel: int64 (n, K), 1 where a score is at least the threshold, one for all or
+    float64 (K,); with `at_least_one` no row stays without a label (see `decide_multilabel`).
 
     >>> decide(np.array([[0.7, 0.3], [0.4, 0.6]]), Task.BINARY, threshold=0.3).tolist()
     [1, 1]
     """
     if task is Task.MULTICLASS:
         return np.asarray(scores.argmax(axis=1), dtype=np.int64)
-    chosen = scores[:, 1] if task is Task.BINARY else scores
-    return np.asarray(chosen >= threshold, dtype=np.int64)
+    if task is Task.MULTILABEL:
+        return decide_multilabel(scores, threshold, at_least_one)
+    return np.asarray(scores[:, 1] >= threshold, dtype=np.int64)
 
 
 def temperature(scores: FloatArray, targets: IntArray) -> float:
@@ -112,7 +115,7 @@ def threshold_for_sensitivity(scores: FloatArray, targets: IntArray, sensitivity
 
 @dataclass(frozen=True)
 class ReliabilityBin:
-    """One bin of a reliability curve: the mean highest score, and the share right with its Wilson interval."""
+    """One bin of a reliability curve: the mean score, and the share right (or positive) with its Wilson interval."""
 
     confidence: float
     accuracy: float
@@ -122,18 +125,24 @@ class ReliabilityBin:
 
 
 def reliability_curve(scores: FloatArray, targets: IntArray, bins: int = BINS, level: float = 0.95) -> list[ReliabilityBin]:
-    """Confidence against accuracy in bins of equal width of the highest score; empty bins are left out.
+    """Score against what came true, in bins of equal width of the score; empty bins are left out.
+
+    One label an image: the highest score of a row, and the share of rows where its class is right. Multi-label, where
+    scores and targets have one shape: the score of a decision, and the share of positives; all classes pooled for (n, K),
+    one class for its column (n,). The intervals take pooled decisions for independent.
 
     Args:
-        scores: float64 (n, K), probabilities.
-        targets: int64 (n,).
+        scores: float64 (n, K) or (n,), probabilities.
+        targets: int64 (n,) class indices, or 0 and 1 in the shape of the scores.
         bins: number of bins over [0, 1].
         level: confidence level.
     """
-    confidence = scores.max(axis=1)
+    single = scores.ndim > targets.ndim
+    confidence = scores.max(axis=1) if single else scores.ravel()
+    true = scores.argmax(axis=1) == targets if single else targets.ravel()
     member = np.minimum((confidence * bins).astype(np.int64), bins - 1)
     counts = np.bincount(member, minlength=bins)
-    right = np.bincount(member, weights=scores.argmax(axis=1) == targets, minlength=bins)
+    right = np.bincount(member, weights=true, minlength=bins)
     sums = np.bincount(member, weights=confidence, minlength=bins)
     low, high = wilson_interval(right, counts, level)
     return [

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from coverslip.evaluation.evaluate import known_targets
-from coverslip.structures import Predictions
+from coverslip.errors import InputError
+from coverslip.evaluation.sheet import known_targets
+from coverslip.structures import Predictions, Task
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ def suspected_label_errors(predictions: Predictions, limit: int = 50) -> list[Su
     Raises:
         InputError: no rows, no labels, or a multilabel task.
     """
+    if predictions.task is Task.MULTILABEL:
+        raise InputError("label errors of multi-label predictions cannot be suspected yet; expected a binary or multiclass task")
     targets, scores = known_targets(predictions), predictions.scores
     counts = np.bincount(targets, minlength=len(predictions.classes))
     own = scores[np.arange(len(targets)), targets]

@@ -32,23 +32,23 @@ def confusion_matrix(targets: IntArray, predicted: IntArray, classes: int, weigh
     >>> confusion_matrix(np.array([0, 0, 1]), np.array([0, 1, 1]), 2).tolist()
     [[1.0, 1.0], [0.0, 1.0]]
     """
-    sums = _sum_by_cell(targets * classes + predicted, classes**2, _row_weights(weights, len(targets)))
+    sums = sum_by_cell(targets * classes + predicted, classes**2, _row_weights(weights, len(targets)))
     return sums.reshape(*sums.shape[:-1], classes, classes)
 
 
 def accuracy(confusion: FloatArray) -> FloatArray:
     """Share of rows predicted right: (...) in [0, 1]."""
-    return _divide(_hits(confusion).sum(axis=-1), confusion.sum(axis=(-2, -1)))
+    return divide(_hits(confusion).sum(axis=-1), confusion.sum(axis=(-2, -1)))
 
 
 def recall(confusion: FloatArray) -> FloatArray:
     """Share of each class that was found: (..., K) in [0, 1]. Sensitivity is that of class 1, specificity of class 0."""
-    return _divide(_hits(confusion), confusion.sum(axis=-1))
+    return divide(_hits(confusion), confusion.sum(axis=-1))
 
 
 def precision(confusion: FloatArray) -> FloatArray:
     """Share of the predictions of each class that are right: (..., K) in [0, 1]. PPV is that of class 1, NPV of class 0."""
-    return _divide(_hits(confusion), confusion.sum(axis=-2))
+    return divide(_hits(confusion), confusion.sum(axis=-2))
 
 
 def f1(confusion: FloatArray) -> FloatArray:
@@ -59,7 +59,7 @@ def f1(confusion: FloatArray) -> FloatArray:
     """
     support = confusion.sum(axis=-1)
     both = support + confusion.sum(axis=-2)
-    return _divide(2 * _hits(confusion), np.where(support > 0, both, 0.0))
+    return divide(2 * _hits(confusion), np.where(support > 0, both, 0.0))
 
 
 def macro(values: FloatArray, confusion: FloatArray) -> FloatArray:
@@ -88,7 +88,7 @@ def mcc(confusion: FloatArray) -> FloatArray:
     true, predicted, total = confusion.sum(axis=-1), confusion.sum(axis=-2), confusion.sum(axis=(-2, -1))
     covariance = _hits(confusion).sum(axis=-1) * total - (true * predicted).sum(axis=-1)
     spread = (total**2 - (true**2).sum(axis=-1)) * (total**2 - (predicted**2).sum(axis=-1))
-    return _divide(covariance, np.sqrt(spread))
+    return divide(covariance, np.sqrt(spread))
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,8 @@ class Ranking:
     """Rows of one class against all others, sorted by score once, counted for any weights.
 
     Attributes:
-        cell: int64 (n,), where a row counts: between two levels, at a level and not of the class, of the class.
+        cell: int64 (n,), where a row counts: between two levels, at a level and not of the class, of the class; or
+            (n, m), where each row counts m times, as in the pooled decisions of a multi-label task.
         levels: number of different scores among the rows of the class.
     """
 
@@ -116,14 +117,14 @@ class Ranking:
 
     def count(self, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
         """ROC AUC and average precision for weights (..., n): two arrays (...)."""
-        sums = _sum_by_cell(self.cell, 3 * self.levels + 1, weights)
+        sums = sum_by_cell(self.cell, 3 * self.levels + 1, weights)
         between, tied, found = np.split(sums, [self.levels + 1, 2 * self.levels + 1], axis=-1)
         positives, negatives = found.sum(axis=-1), between.sum(axis=-1) + tied.sum(axis=-1)
         below = np.cumsum(between[..., :-1] + tied, axis=-1) - tied
-        area = _divide((found * (below + tied / 2)).sum(axis=-1), positives * negatives)
+        area = divide((found * (below + tied / 2)).sum(axis=-1), positives * negatives)
         above = positives[..., None] - np.cumsum(found, axis=-1) + found
         kept = above + negatives[..., None] - below
-        average = _divide((found * np.divide(above, kept, out=np.zeros_like(kept), where=kept > 0)).sum(axis=-1), positives)
+        average = divide((found * np.divide(above, kept, out=np.zeros_like(kept), where=kept > 0)).sum(axis=-1), positives)
         return area, average
 
 
@@ -174,8 +175,8 @@ def calibration_error(targets: IntArray, scores: FloatArray, weights: FloatArray
     0.0
     """
     weights = _row_weights(weights, len(targets))
-    sums = _sum_by_cell(_confidence_bin(scores), BINS, weights, _overconfidence(targets, scores))
-    return _divide(np.abs(sums).sum(axis=-1), weights.sum(axis=-1))
+    sums = sum_by_cell(_confidence_bin(scores), BINS, weights, _overconfidence(targets, scores))
+    return divide(np.abs(sums).sum(axis=-1), weights.sum(axis=-1))
 
 
 class Measures:
@@ -214,14 +215,18 @@ class Measures:
         per_class = {
             name: np.stack(values, axis=-1) for name, values in zip(("roc_auc", "average_precision"), zip(*pairs, strict=True), strict=True)
         }
-        numbers = {name: values[..., 1] if self.binary else _defined_mean(values) for name, values in per_class.items()}
+        numbers = {name: values[..., 1] if self.binary else defined_mean(values) for name, values in per_class.items()}
         return numbers | {f"class_{name}": values for name, values in per_class.items()}
 
 
-def _sum_by_cell(cell: IntArray, cells: int, weights: FloatArray, values: FloatArray | None = None) -> FloatArray:
-    """Sum of weights (..., n), times values (n,), over the rows of each cell: (..., cells)."""
+def sum_by_cell(cell: IntArray, cells: int, weights: FloatArray, values: FloatArray | None = None) -> FloatArray:
+    """Sum of weights (..., n), times values of the shape of `cell`, over the rows of each cell: float64 (..., cells).
+
+    `cell` is int64 (n,), or (n, m) where each row counts in m cells.
+    """
     n = len(cell)
-    row_to_cell = csr_array((np.ones(n) if values is None else values, cell, np.arange(n + 1)), shape=(n, cells))
+    entries = np.ones(cell.size) if values is None else values.ravel()
+    row_to_cell = csr_array((entries, cell.ravel(), np.arange(n + 1) * (cell.size // max(n, 1))), shape=(n, cells))
     return np.asarray(weights @ row_to_cell)
 
 
@@ -231,24 +236,25 @@ def _row_weights(weights: FloatArray | None, n: int) -> FloatArray:
 
 def _row_mean(values: FloatArray, weights: FloatArray | None) -> FloatArray:
     weights = _row_weights(weights, len(values))
-    return _divide(np.asarray(weights @ values), weights.sum(axis=-1))
+    return divide(np.asarray(weights @ values), weights.sum(axis=-1))
 
 
 def _hits(confusion: FloatArray) -> FloatArray:
     return np.asarray(np.diagonal(confusion, axis1=-2, axis2=-1))
 
 
-def _divide(above: FloatArray, below: FloatArray) -> FloatArray:
+def divide(above: FloatArray, below: FloatArray) -> FloatArray:
     """above / below, NaN where below is 0."""
     above, below = np.broadcast_arrays(np.asarray(above, np.float64), np.asarray(below, np.float64))
     return np.asarray(np.divide(above, below, out=np.full(below.shape, np.nan), where=below > 0))
 
 
 def _mean(values: FloatArray, weights: FloatArray) -> FloatArray:
-    return _divide((np.nan_to_num(values) * weights).sum(axis=-1), weights.sum(axis=-1))
+    return divide((np.nan_to_num(values) * weights).sum(axis=-1), weights.sum(axis=-1))
 
 
-def _defined_mean(values: FloatArray) -> FloatArray:
+def defined_mean(values: FloatArray) -> FloatArray:
+    """Plain mean of (..., K) over the values that are not NaN: (...); NaN where all are."""
     return _mean(values, (~np.isnan(values)).astype(np.float64))
 
 
