@@ -34,12 +34,20 @@ class DataConfig(Section):
     """Folder of class folders, or a CSV or Parquet table."""
     image: str = "image"
     """Column of the table that names the image files, relative to the table."""
-    labels: str = "label"
-    """Column of the table that holds the label."""
+    labels: str | list[str] = "label"
+    """Column of the table that holds the label; or a list of columns of 0 and 1, one a class, for several labels an image."""
+    separator: Literal[" ", "|", ";", ","] | None = None
+    """What stands between several labels of one image; one label an image when not given."""
     merge: dict[str, list[str]] = {}
     """New class = list of old classes that it takes the place of."""
-    classes: list[str] | None = None
-    """Class order; natural order of the names when not given."""
+    classes: list[str] | str | None = None
+    """Class names in order, or a text file with one a line; numbers as labels count into them from 0. Natural order when not given."""
+    keep: list[str] | None = None
+    """Several labels an image: the classes that are looked at, after merging; all when not given."""
+    drop_rare: Annotated[int, Field(ge=0)] = 0
+    """Several labels an image: classes with fewer images are dropped."""
+    allow_empty: bool = False
+    """Several labels an image: whether an image may carry none, as a sample without any of the classes."""
     positive: str | None = None
     """Binary tasks: the class that sensitivity and precision are about; the second class when not given."""
     background: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")] = "#ffffff"
@@ -55,8 +63,8 @@ class DataConfig(Section):
 class SplitConfig(Section):
     """Who is trained on, who chooses, who judges."""
 
-    method: Literal["stratified", "random"] = "stratified"
-    """`stratified` keeps the share of each class in every part; `random` does not look at classes."""
+    method: Literal["stratified", "iterative", "random"] = "stratified"
+    """`stratified` keeps the share of each class in every part (`iterative`: as with several labels an image); `random` ignores classes."""
     test: Fraction = 0.2
     """Share of rows in the test part."""
     validation: Fraction = 0.1
@@ -191,7 +199,11 @@ class TrainingConfig(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the target that is spread over all classes."""
     class_weights: Literal["none", "balanced", "root"] = "none"
-    """Loss weight of a class: equal, by inverse frequency, or by its square root."""
+    """Loss weight of a class (of its positives, with several labels an image): equal, by inverse frequency, or by its square root."""
+    loss: Literal["entropy", "focal", "asymmetric"] = "entropy"
+    """`entropy`: cross-entropy, binary with several labels an image; the others are for several labels: `focal`, `asymmetric`."""
+    sampler: Literal["uniform", "balanced"] = "uniform"
+    """`balanced` draws images by their rarest class, so that each class is seen about as often."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Decay of the running average of the weights that is kept as the model; 0 = off."""
     patience: Count | None = None
@@ -213,8 +225,12 @@ class DecisionConfig(Section):
     """Binary tasks: score of the positive class from which it is predicted."""
     sensitivity: Annotated[float, Field(gt=0, le=1)] | None = None
     """Binary tasks: choose the threshold on the validation part so that at least this share of positives is found."""
+    thresholds: Literal["fixed", "global", "per_class", "ratio"] = "fixed"
+    """Several labels an image: `threshold` for all; one that maximises macro F1; one a class; or those that give the training shares."""
+    at_least_one: bool = False
+    """Several labels an image: an image without any gets the class whose score is nearest to its threshold."""
     calibrate: bool = False
-    """Scale the scores by one temperature, fitted on the validation part."""
+    """Scale the scores by one temperature (one slope and offset a class, with several labels), fitted on the validation part."""
 
 
 class IntervalsConfig(Section):

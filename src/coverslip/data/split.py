@@ -3,7 +3,8 @@
 Rows that must stay together (one group, or duplicates of each other) form a *unit*. Units of several rows are placed
 greedily, large ones first, where they keep the sizes and the shares of the classes best (in the spirit of Sechidis et
 al. 2011, "On the stratification of multi-label data"); rows that stand alone then fill what is missing, class by class,
-by largest remainders with the rounding error carried on. Plain numpy and scipy, no torch.
+by largest remainders with the rounding error carried on. Tables with several labels a row are split by
+`data.stratify`. Plain numpy and scipy, no torch.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from coverslip.config import SplitConfig
+from coverslip.data.stratify import stratify
 from coverslip.errors import InputError
 from coverslip.structures import PARTS, FloatArray, IntArray, Split, StrArray, Table, Task
 
@@ -30,22 +32,22 @@ def split_table(table: Table, config: SplitConfig, *, ties: IntArray | None = No
 
     A preset (`table.preset`) is kept; when it names no validation rows, `config.validation` of its train rows become
     the validation part. Folds cover all rows that are not test. Classes too small for what is asked are noted.
+    Where rows have several labels, `stratified` and `iterative` are the same; where they have one, `iterative` treats it
+    as one of several.
 
     Args:
-        table: n samples of a binary or multiclass task, or without labels.
+        table: n samples of any task, or without labels.
         config: shares, method, folds, repeats, seed.
         ties: int64 (n,), ids of duplicate groups; rows with one id stay together, a negative id stands alone.
 
     Raises:
-        InputError: no rows, a multilabel table, a preset without train rows or with unknown parts, folds that
-            cannot be filled.
+        InputError: no rows, a preset without train rows or with unknown parts, folds that cannot be filled.
     """
     _check(table)
     seed = secrets.randbelow(2**32) if config.seed == "random" else config.seed
     for_parts, *for_folds = np.random.SeedSequence(seed).spawn(1 + config.repeats)
     units = join_units(len(table), table.groups, ties)
-    labels = table.targets if table.targets is not None and config.method == "stratified" else np.zeros(len(table), np.int64)
-    method: str = config.method if table.targets is not None else "random"
+    labels, method = _labels(table, config)
     if np.unique(units).size < len(table):
         method += ", groups and duplicates kept together"
     random = np.random.default_rng(for_parts)
@@ -62,6 +64,17 @@ def split_table(table: Table, config: SplitConfig, *, ties: IntArray | None = No
         notes += more
         method += f"; {folds.max() + 1} folds" + (f", {config.repeats} repeats" if config.repeats > 1 else "")
     return Split(part=part, seed=seed, method=method, folds=folds, notes=tuple(notes))
+
+
+def _labels(table: Table, config: SplitConfig) -> tuple[IntArray, str]:
+    """What is stratified, int64 (n,) of classes or (n, classes) of 0 and 1, and how, in words."""
+    if table.targets is None or config.method == "random":
+        return np.zeros(len(table), np.int64), "random"
+    if table.targets.ndim == 2:
+        return table.targets, "stratified iteratively, as images have several labels"
+    if config.method == "iterative":
+        return (table.targets[:, None] == np.arange(len(table.classes))).astype(np.int64), "stratified iteratively"
+    return table.targets, "stratified"
 
 
 def split_frame(table: Table, split: Split) -> pd.DataFrame:
@@ -127,11 +140,18 @@ def allocate(labels: IntArray, units: IntArray, shares: FloatArray, random: np.r
     return part
 
 
+def _distribute(
+    labels: IntArray, units: IntArray, shares: FloatArray, random: np.random.Generator, essential: Sequence[int] = ()
+) -> IntArray:
+    """Distribute rows by one label, (n,), or by several, (n, classes): int64 (n,) of part numbers."""
+    if labels.ndim == 1:
+        return allocate(labels, units, shares, random, essential)
+    return stratify(labels, shares, random, units, essential)
+
+
 def _check(table: Table) -> None:
     if not len(table):
         raise InputError("the table has no rows to split; expected at least one image")
-    if table.task is Task.MULTILABEL:
-        raise InputError('multi-label data sets need split.method = "iterative", which is not there yet; give the parts by split.preset')
     if table.preset is None:
         return
     unknown = sorted(set(np.unique(table.preset).tolist()) - set(PARTS))
@@ -144,7 +164,7 @@ def _check(table: Table) -> None:
 def _draw_parts(labels: IntArray, units: IntArray, asked: dict[str, float], random: np.random.Generator) -> StrArray:
     shares = {"train": 1.0 - sum(asked.values())} | {name: share for name, share in asked.items() if share > 0}
     essential = [j for j, name in enumerate(shares) if name != "validation"]
-    numbers = allocate(labels, units, np.array(list(shares.values())), random, essential)
+    numbers = _distribute(labels, units, np.array(list(shares.values())), random, essential)
     return np.array(list(shares), dtype="<U10")[numbers]
 
 
@@ -172,11 +192,14 @@ def _draw_folds(
     notes = [f"{asked} folds were asked for, but only {count} rows or groups are not test: {count} folds"] if count < asked else []
     folds = np.full((len(seeds), len(table)), -1, np.int64)
     for repeat, seed in enumerate(seeds):
-        folds[repeat, rows] = allocate(labels[rows], units[rows], np.full(count, 1 / count), np.random.default_rng(seed))
+        folds[repeat, rows] = _distribute(labels[rows], units[rows], np.full(count, 1 / count), np.random.default_rng(seed))
     if table.targets is not None:
-        members = np.bincount(table.targets[rows], minlength=len(table.classes))
+        members = _class_counts(table, rows)
         small = [name for name, size in zip(table.classes, members, strict=True) if 0 < size < count]
         notes += _named(small, f"fewer rows than the {count} folds: some folds score none of")
+        missing = np.any([_class_counts(table, rows[fold[rows] == number]) == 0 for fold in folds for number in range(count)], axis=0)
+        apart = np.array(table.classes, dtype=object)[missing & (members >= count)]
+        notes += _named(apart, "rows that stay together in too few groups for every fold: some folds score none of")
     return folds, notes
 
 
@@ -282,14 +305,23 @@ def _largest_unit(table: Table, units: IntArray) -> str:
 def _class_notes(table: Table, part: StrArray) -> list[str]:
     if table.targets is None:
         return []
-    counts = {name: np.bincount(table.targets[part == name], minlength=len(table.classes)) for name in PARTS}
+    counts = {name: _class_counts(table, np.flatnonzero(part == name)) for name in PARTS}
     total = np.sum(list(counts.values()), axis=0)
     names = np.array(table.classes, dtype=object)
     notes = _named(names[total == 1], "one image only, so it cannot be both learned and judged:")
     notes += _named(names[(total > 1) & (counts["train"] == 0)], "no train image, so it cannot be learned:")
     if np.any(part == "test"):
         notes += _named(names[(total > 1) & (counts["test"] == 0)], "no test image, so its numbers will be undefined:")
+    if table.task is Task.MULTILABEL and np.any(part == "validation"):
+        judged = (total > 1) & (counts["train"] > 0)
+        notes += _named(names[judged & (counts["validation"] == 0)], "no validation image, so its threshold cannot be chosen there:")
     return notes
+
+
+def _class_counts(table: Table, rows: IntArray) -> IntArray:
+    """int64 (classes,): how many of the rows carry each class."""
+    targets = table.labels[rows]
+    return targets.sum(axis=0) if targets.ndim == 2 else np.bincount(targets, minlength=len(table.classes))
 
 
 def _named(names: Sequence[str] | npt.NDArray[np.object_], message: str, shown: int = 10) -> list[str]:

@@ -25,7 +25,22 @@ def make_table(sizes, *, groups=None, preset=None, labelled=True):
     )
 
 
+def make_multilabel(targets, *, groups=None, preset=None):
+    targets = np.asarray(targets, dtype=np.int64)
+    return Table(
+        root=Path("images"),
+        images=tuple(f"{i}.png" for i in range(len(targets))),
+        classes=tuple(f"class{k}" for k in range(targets.shape[1])),
+        targets=targets,
+        task=Task.MULTILABEL,
+        groups=None if groups is None else np.asarray(groups),
+        preset=None if preset is None else np.asarray(preset),
+    )
+
+
 def counts(table, split, part):
+    if table.targets.ndim == 2:
+        return table.targets[split.part == part].sum(axis=0).tolist()
     return np.bincount(table.targets[split.part == part], minlength=len(table.classes)).tolist()
 
 
@@ -200,13 +215,77 @@ def test_same_seed_same_split_and_a_drawn_seed_repeats():
     assert (split_table(table, SplitConfig(seed=drawn.seed)).part == drawn.part).all()
 
 
-def test_multilabel_and_empty_tables_are_refused():
-    table = make_table([2, 2])
-    multilabel = Table(table.root, table.images, table.classes, np.eye(4, 2, dtype=np.int64), Task.MULTILABEL)
-    with pytest.raises(InputError, match="iterative"):
-        split_table(multilabel, SplitConfig())
+def test_an_empty_table_is_refused():
     with pytest.raises(InputError, match="no rows"):
         split_table(make_table([0]), SplitConfig())
+
+
+SETS = np.repeat([[1, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 1]], [100, 50, 50, 20], axis=0)
+
+
+@pytest.mark.parametrize("method", ["stratified", "iterative"])
+def test_several_labels_are_stratified_iteratively_by_either_name(method):
+    table = make_multilabel(SETS)
+    split = split_table(table, SplitConfig(method=method))
+    assert split.method == "stratified iteratively, as images have several labels"
+    assert [counts(table, split, part) for part in PARTS] == [[105, 70, 49], [15, 10, 7], [30, 20, 14]]
+    assert split.notes == ()
+
+
+def test_random_does_not_look_at_several_labels_but_keeps_groups():
+    groups = np.repeat(np.arange(44), 5).astype(str)
+    table = make_multilabel(SETS, groups=groups)
+    split = split_table(table, SplitConfig(method="random"))
+    assert split.method == "random, groups and duplicates kept together"
+    assert [len(split.rows(part)) for part in PARTS] == pytest.approx([154, 22, 44], abs=5)
+    assert all(len(set(split.part[groups == group])) == 1 for group in np.unique(groups))
+    other = make_multilabel(SETS[::-1], groups=groups)
+    assert (split_table(other, SplitConfig(method="random")).part == split.part).all()
+
+
+def test_one_label_can_be_split_iteratively():
+    table = make_table([100, 50, 10])
+    split = split_table(table, SplitConfig(method="iterative", folds=4))
+    assert [counts(table, split, part) for part in PARTS] == [[70, 35, 7], [10, 5, 1], [20, 10, 2]]
+    assert [np.bincount(table.targets[split.folds[0] == i]).tolist() for i in range(4)] == [[20, 10, 2]] * 4
+    assert split.method == "stratified iteratively; 4 folds"
+
+
+def test_folds_of_several_labels_keep_duplicates_and_differ_between_repeats():
+    table = make_multilabel(np.tile(SETS, (2, 1)))
+    ties = np.tile(np.arange(220), 2)
+    split = split_table(table, SplitConfig(folds=4, repeats=2), ties=ties)
+    for values in (split.part, *split.folds):
+        assert (values[:220] == values[220:]).all()
+    assert ((split.folds == -1) == (split.part == "test")).all()
+    kept = table.targets[split.part != "test"].sum(axis=0)
+    for fold in split.folds:
+        for number in range(4):
+            assert table.targets[fold == number].sum(axis=0) == pytest.approx(kept / 4, abs=4)
+    assert (split.folds[0] != split.folds[1]).any()
+    assert "groups and duplicates kept together" in split.method
+
+
+def test_a_preset_of_several_labels_is_kept_and_gives_validation():
+    preset = np.tile(["train", "test"], 110)
+    table = make_multilabel(SETS, preset=preset)
+    split = split_table(table, SplitConfig(validation=0.1))
+    assert ((split.part == "test") == (preset == "test")).all()
+    assert counts(table, split, "validation") == pytest.approx([7.5, 5, 3.5], abs=0.5)
+    assert any("11 of its 110 train rows" in note for note in split.notes)
+
+
+def test_classes_of_several_labels_that_cannot_reach_every_part_are_noted():
+    targets = np.zeros((200, 4), np.int64)
+    targets[:, 0] = 1
+    targets[0, 1] = targets[1:3, 2] = targets[3:13, 3] = 1
+    groups = np.arange(200)
+    groups[3:13] = 3
+    notes = " / ".join(split_table(make_multilabel(targets, groups=groups.astype(str)), SplitConfig(folds=3)).notes)
+    assert "one image only, so it cannot be both learned and judged: class1" in notes
+    assert "no validation image, so its threshold cannot be chosen there: class2" in notes
+    assert "rows that stay together in too few groups for every fold: some folds score none of class3" in notes
+    assert "no test image, so its numbers will be undefined: class3" in notes
 
 
 def test_frame_holds_what_is_known():
