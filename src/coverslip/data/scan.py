@@ -184,23 +184,46 @@ def _scan_file(path: Path, config: DataConfig, on_image: Callable[[PixelArray], 
         return _Row(_RowFacts(sha256=digest, error=str(error)), _NO_THUMBNAIL)
     if on_image is not None:
         on_image(pixels)
-    levels = grey_levels(pixels)
-    low, high = float(levels.min()), float(levels.max())
-    small = shrink(levels, THUMBNAIL_SIDE, THUMBNAIL_SIDE)
-    stretched = (small - low) / max(high - low, 1e-9)
+    shades = _shades(pixels)
+    stretched = (shades.small - shades.low) / max(shades.high - shades.low, 1e-9)
     return _Row(
         facts=_RowFacts(
             sha256=digest,
             **asdict(facts),
             grey=not has_colour(pixels),
-            mean=float(levels.mean(dtype=np.float64)),
-            deviation=float(levels.std()),
-            low=low,
-            high=high,
+            mean=shades.mean,
+            deviation=shades.deviation,
+            low=shades.low,
+            high=shades.high,
         ),
-        thumbnail=((stretched if pixels.dtype == np.uint16 else small) * 255).round().clip(0, 255).astype(np.uint8),
-        hash=difference_hash(small),
+        thumbnail=((stretched if pixels.dtype == np.uint16 else shades.small) * 255).round().clip(0, 255).astype(np.uint8),
+        hash=difference_hash(shades.small),
     )
+
+
+@dataclass(frozen=True)
+class _Shades:
+    """Grey levels on [0, 1]: what is kept of them, and float32 (32, 32) of their means over cells."""
+
+    mean: float
+    deviation: float
+    low: float
+    high: float
+    small: npt.NDArray[np.float32]
+
+
+def _shades(pixels: PixelArray) -> _Shades:
+    if pixels.dtype != np.uint8:
+        levels = grey_levels(pixels)
+        small = shrink(levels, THUMBNAIL_SIDE, THUMBNAIL_SIDE)
+        return _Shades(float(levels.mean(dtype=np.float64)), float(levels.std()), float(levels.min()), float(levels.max()), small)
+    picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).convert("L")
+    counts, values = np.array(picture.histogram()), np.arange(256) / 255
+    mean = float(counts @ values / counts.sum())
+    seen = values[counts > 0]
+    cells = picture.convert("F").resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX)
+    deviation = float(np.sqrt(counts @ (values - mean) ** 2 / counts.sum()))
+    return _Shades(mean, deviation, float(seen[0]), float(seen[-1]), np.asarray(cells) * np.float32(1 / 255))
 
 
 def grey_levels(pixels: PixelArray) -> npt.NDArray[np.float32]:
