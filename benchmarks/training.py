@@ -34,11 +34,12 @@ from coverslip.config import load_config
 from coverslip.data.pixels import Geometry, Normalisation
 from coverslip.data.sources import load_table
 from coverslip.data.store import load_pixels
-from coverslip.experiment import prepare, run
+from coverslip.experiment import run
 from coverslip.models.classifier import build_classifier
 from coverslip.models.hardware import choose_device, choose_precision
 from coverslip.network import Network
 from coverslip.predict import Model
+from coverslip.preparing import prepare
 from coverslip.training.features import FeatureStore
 from machine import machine_name
 

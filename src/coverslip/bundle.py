@@ -27,7 +27,7 @@ from coverslip.data.decoding import ImageReadError
 from coverslip.data.images import read_image
 from coverslip.data.pixels import Geometry, Normalisation, PixelArray
 from coverslip.errors import BundleError, MissingInputError
-from coverslip.evaluation.decisions import apply_temperature, decide
+from coverslip.evaluation.decision import Decision
 from coverslip.models.classifier import architecture_json, from_architecture
 from coverslip.models.hardware import choose_device, choose_precision
 from coverslip.network import Network
@@ -61,8 +61,7 @@ class Bundle:
     network: Network
     task: Task
     classes: tuple[str, ...]
-    threshold: float
-    temperature: float
+    decision: Decision
     background: str
     max_pixels: int
     provenance: dict[str, Any]
@@ -82,12 +81,12 @@ class Bundle:
         return self.calibrated(self.network.scores(batches))
 
     def calibrated(self, scores: FloatArray) -> FloatArray:
-        """Scores after the temperature."""
-        return scores if self.temperature == 1 else apply_temperature(scores, self.temperature)
+        """Scores after calibration."""
+        return self.decision.calibrated(scores)
 
     def decide(self, scores: FloatArray) -> IntArray:
-        """Class indices, int64 (n,)."""
-        return decide(scores, self.task, self.threshold)
+        """Decisions on calibrated scores: class indices, int64 (n,), or with several labels int64 (n, classes) of 0 and 1."""
+        return self.decision.decide(scores)
 
 
 def save_bundle(bundle: Bundle, folder: Path, sample: list[PixelArray], card: str) -> None:
@@ -136,7 +135,7 @@ def _describe(bundle: Bundle, digest: str) -> dict[str, Any]:
             "horizontal_flip": network.augment.horizontal_flip,
             "vertical_flip": network.augment.vertical_flip,
         },
-        "decision": {"threshold": bundle.threshold, "temperature": bundle.temperature},
+        "decision": bundle.decision.to_json(),
         "weights_sha256": digest,
         "provenance": bundle.provenance,
     }
@@ -211,7 +210,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
 
 def _build(model: dict[str, Any], weights: Path, where: torch.device, precision: str) -> Bundle:
     preprocessing, test_time, decision = model["preprocessing"], model["test_time"], model["decision"]
-    classifier = from_architecture(model["architecture"], load_file(weights))
+    classifier, task = from_architecture(model["architecture"], load_file(weights)), Task(model["task"])
     network = Network(
         classifier=classifier,
         geometry=Geometry(**{**preprocessing["geometry"], "box": tuple(preprocessing["geometry"]["box"])}),
@@ -220,14 +219,14 @@ def _build(model: dict[str, Any], weights: Path, where: torch.device, precision:
         tta=test_time["views"],
         device=where,
         precision=choose_precision(precision, where),
+        several=task is Task.MULTILABEL,
         settled=True,
     )
     return Bundle(
         network=network,
-        task=Task(model["task"]),
+        task=task,
         classes=tuple(model["classes"]),
-        threshold=float(decision["threshold"]),
-        temperature=float(decision["temperature"]),
+        decision=Decision.from_json(task, decision),
         background=preprocessing["background"],
         max_pixels=preprocessing["max_pixels"],
         provenance=model["provenance"],

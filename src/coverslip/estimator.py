@@ -16,7 +16,7 @@ from coverslip.data.decoding import ImageReadError
 from coverslip.data.images import image_from_array, read_image
 from coverslip.data.pixels import PixelArray
 from coverslip.errors import BadImagesError, InputError
-from coverslip.experiment import fit_arrays
+from coverslip.fitting import fit_arrays
 from coverslip.structures import FloatArray
 
 

@@ -45,12 +45,11 @@ def evaluate_bundle(
         watch = Stopwatch()
         with watch("judge"):
             predictions, table, problems = model.judge(data, progress, layer)
+        decision = model.bundle.decision
         numbers: dict[str, Any] = {"task": str(model.bundle.task), "classes": list(model.classes), "level": intervals.level}
         if model.bundle.task == Task.BINARY:
-            numbers |= {"positive": model.classes[1], "threshold": model.bundle.threshold}
-        numbers["test"] = evaluate(
-            predictions, level=intervals.level, resamples=intervals.resamples, seed=0, threshold=model.bundle.threshold
-        )
+            numbers |= {"positive": model.classes[1], "threshold": decision.threshold}
+        numbers["test"] = evaluate(predictions, level=intervals.level, resamples=intervals.resamples, seed=0, threshold=decision.reported)
         notes = [f"{len(problems)} images could not be read: {', '.join(list(problems)[:5])}"] if problems else []
         notes += known_images(model.bundle, table)
         with watch("pictures"):

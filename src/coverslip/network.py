@@ -37,6 +37,7 @@ class Network:
         tta: `none`, `flips` or `turns`.
         device: where it runs.
         precision: `bf16` or `32`.
+        several: whether an image may carry several labels, each with a probability of its own.
         settled: whether the classifier will not learn any more, so that scoring may use a faster copy of it.
     """
 
@@ -47,6 +48,7 @@ class Network:
     tta: str
     device: torch.device
     precision: str
+    several: bool = False
     settled: bool = False
     _folded: nn.Module | None = field(default=None, repr=False)
 
@@ -78,7 +80,7 @@ class Network:
             copies: whether test-time copies are averaged; without them a look at the validation part is cheaper.
 
         Returns:
-            float64 (all n, classes), rows sum to 1: the mean over the test-time copies.
+            float64 (all n, classes), the mean over the test-time copies; rows sum to 1 unless an image may carry several labels.
         """
         self.classifier.eval()
         rows = [self._batch_scores(self.batch(pixels), self.tta if copies else "none") for pixels in batches]
@@ -89,8 +91,11 @@ class Network:
         scorer = self._scorer()
         with autocast(self.device, self.precision):
             logits = [scorer(copy) for copy in copies]
-        mean = torch.stack([one.double().softmax(dim=1) for one in logits]).mean(dim=0)
-        return mean.cpu().numpy()
+        return torch.stack([self.probabilities(one) for one in logits]).mean(dim=0).cpu().numpy()
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Logits (n, classes) to float64 probabilities."""
+        return logits.double().sigmoid() if self.several else logits.double().softmax(dim=1)
 
     @torch.inference_mode()
     def features(self, batches: Iterable[Tensor]) -> Iterator[npt.NDArray[np.float32]]:

@@ -17,11 +17,12 @@ from coverslip.data.images import read_image
 from coverslip.data.pixels import PixelArray
 from coverslip.data.store import Pixels
 from coverslip.data.transforms import augment
+from coverslip.evaluation.frames import label_texts
 from coverslip.evaluation.label_errors import suspected_label_errors
 from coverslip.network import Network
 from coverslip.record import out_of_sample
 from coverslip.runtime import derived_seed, write_json, writing
-from coverslip.structures import Predictions, Split, Table
+from coverslip.structures import Predictions, Split, Table, Task
 
 SIDE = 256
 SAMPLES = 8
@@ -29,6 +30,9 @@ AUGMENTED = 4
 COPIES = 7
 MISTAKES = 12
 PAIRS = 8
+WITH_AND_WITHOUT = 4
+"""Images with a class, and as many without it, of each class that an image may carry beside others."""
+THUMBNAIL = 112
 
 
 @dataclass
@@ -49,10 +53,19 @@ class Album:
             self.written[row] = self.keep(f"original-{row}", image)
         return self.written[row]
 
+    def thumbnail(self, row: int) -> str:
+        """A thumbnail of the image file of a row, at most 112 pixels on a side, as JPEG; gives its name."""
+        name = f"thumbnail-{row}.jpg"
+        if not (self.folder / name).exists():
+            image, _ = read_image(self.table.paths[row], background=self.background, max_pixels=self.max_pixels)
+            picture = _as_picture(image)
+            picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+            picture.save(self.folder / name, quality=85)
+        return name
+
     def keep(self, name: str, image: PixelArray) -> str:
         """Write an image (h, w, c), at most 256 pixels on a side; gives the file's name."""
-        eight = image if image.dtype == np.uint8 else _stretched(image)
-        picture = Image.fromarray(eight[..., 0] if eight.shape[2] == 1 else eight)
+        picture = _as_picture(image)
         picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
         picture.save(self.folder / f"{name}.png", optimize=False)
         return f"{name}.png"
@@ -77,6 +90,8 @@ def save_pictures(
         place.mkdir()
         album = Album(place, table, config.data.background, config.data.max_pixels)
         _samples(album, split, pixels, network)
+        if table.task is Task.MULTILABEL:
+            _with_and_without(album, split)
         if config.augment.active:
             _augmented(album, split, pixels, network, config)
         _duplicates(album, audit)
@@ -99,10 +114,12 @@ def save_judged_pictures(folder: Path, table: Table, judged: Predictions, backgr
 
 def _examples(table: Table, rows: Sequence[int], most: int) -> list[int]:
     """Rows that go through the classes in turn."""
-    by_class = [[row for row in rows if table.labels[row] == code] for code in range(len(table.classes))]
+    labels = table.labels
+    carries = labels == 1 if labels.ndim == 2 else labels[:, None] == np.arange(len(table.classes))
+    by_class = [[row for row in rows if carries[row, code]] for code in range(len(table.classes))]
     rounds = max((len(found) for found in by_class), default=0)
     mixed = [found[turn] for turn in range(min(rounds, most)) for found in by_class if turn < len(found)]
-    return mixed[:most]
+    return list(dict.fromkeys(mixed))[:most]
 
 
 def _samples(album: Album, split: Split, pixels: Pixels, network: Network) -> None:
@@ -111,6 +128,18 @@ def _samples(album: Album, split: Split, pixels: Pixels, network: Network) -> No
     for row, view in zip(rows, seen, strict=True):
         entry = {"kind": "sample", "image": album.table.images[row], "label": album.table.label_text(row)}
         album.entries.append(entry | {"original": album.original(row), "network": album.keep(f"network-{row}", view)})
+
+
+def _with_and_without(album: Album, split: Split) -> None:
+    """A row a class: training images that carry it, and training images that do not."""
+    rows = split.rows("train")
+    for column, name in enumerate(album.table.classes):
+        carries = album.table.labels[rows, column] == 1
+        sides = [
+            rows[side][np.linspace(0, side.sum() - 1, min(WITH_AND_WITHOUT, int(side.sum()))).astype(int)] for side in (carries, ~carries)
+        ]
+        shown, others = ([album.thumbnail(int(row)) for row in side] for side in sides)
+        album.entries.append({"kind": "class", "label": name, "with": shown, "without": others})
 
 
 def _augmented(album: Album, split: Split, pixels: Pixels, network: Network, config: RunConfig) -> None:
@@ -132,18 +161,25 @@ def _duplicates(album: Album, audit: Audit) -> None:
 
 
 def _mistakes(album: Album, judged: Predictions) -> None:
+    """The most confident wrong decisions; with several labels, the images with the one decision that is furthest off."""
     assert judged.targets is not None
-    wrong = np.flatnonzero(judged.predicted != judged.targets)
-    confidence = judged.scores[wrong, judged.predicted[wrong]]
+    if judged.task is Task.MULTILABEL:
+        wrong = np.flatnonzero((judged.predicted != judged.targets).any(axis=1))
+        confidence = (np.abs(judged.scores - judged.targets) * (judged.predicted != judged.targets))[wrong].max(axis=1, initial=0.0)
+    else:
+        wrong = np.flatnonzero(judged.predicted != judged.targets)
+        confidence = judged.scores[wrong, judged.predicted[wrong]]
+    true, said = label_texts(judged.targets, judged.classes), label_texts(judged.predicted, judged.classes)
     place = {image: row for row, image in enumerate(album.table.images)}
     for number in np.argsort(-confidence, kind="stable")[:MISTAKES].tolist():
         row = int(wrong[number])
-        entry = {"kind": "mistake", "image": judged.images[row], "label": judged.classes[judged.targets[row]]}
-        entry |= {"predicted": judged.classes[judged.predicted[row]], "score": float(confidence[number])}
-        album.entries.append(entry | {"file": album.original(place[judged.images[row]])})
+        entry = {"kind": "mistake", "image": judged.images[row], "label": true[row], "predicted": said[row]}
+        album.entries.append(entry | {"score": float(confidence[number]), "file": album.original(place[judged.images[row]])})
 
 
 def _label_errors(album: Album, judged: Predictions) -> None:
+    if judged.task is Task.MULTILABEL:
+        return
     place = {image: row for row, image in enumerate(album.table.images)}
     for suspect in suspected_label_errors(judged, limit=MISTAKES):
         entry = {
@@ -154,6 +190,11 @@ def _label_errors(album: Album, judged: Predictions) -> None:
             "score": suspect.score,
         }
         album.entries.append(entry | {"file": album.original(place[suspect.image])})
+
+
+def _as_picture(image: PixelArray) -> Image.Image:
+    eight = image if image.dtype == np.uint8 else _stretched(image)
+    return Image.fromarray(eight[..., 0] if eight.shape[2] == 1 else eight)
 
 
 def _stretched(values: np.ndarray[Any, Any]) -> PixelArray:

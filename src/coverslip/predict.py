@@ -173,8 +173,8 @@ class Model:
             InputError: a class that the bundle does not know.
             ConfigError: an unknown key or a wrong value.
         """
-        merges = {"data": {"merge": self.bundle.provenance.get("merge", {})}}
-        config = load_config(merges, settings or {}, {"data": {"path": str(data)}})
+        own = {"data": self.bundle.provenance.get("data", {})}
+        config = load_config(own, settings or {}, {"data": {"path": str(data)}})
         table = load_table(config.data, config.split, known_classes=self.classes)
         scored = self.score(table.paths, progress)
         problems = {table.images[row]: reason for row, reason in scored.problems.items()}

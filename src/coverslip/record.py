@@ -28,7 +28,7 @@ from coverslip.models.hardware import hardware_name
 from coverslip.models.summary import Summary
 from coverslip.network import Network
 from coverslip.runtime import explained, git_state, hash_text, machine_facts, package_versions, write_file, write_json
-from coverslip.structures import FloatArray, Predictions, RunResult, Split, Table, number_text
+from coverslip.structures import FloatArray, Predictions, RunResult, Split, Table, Task, number_text
 
 HISTORY = (
     "fold", "phase", "step", "epoch", "seconds", "learning_rate", "train_loss", "validation_loss", "validation_accuracy",
@@ -155,7 +155,9 @@ class RunFolder:
         """Write history, predictions, suspected label errors, model summary; metrics.json last, for it says that all is there."""
         write_file(self.path / "history.csv", csv_text(pd.DataFrame(history, columns=list(HISTORY))))
         write_file(self.path / "predictions.csv", csv_text(all_predictions(predictions)))
-        suspects = suspected_label_errors(out_of_sample(predictions)) if predictions else []
+        suspects = (
+            suspected_label_errors(judged) if predictions and (judged := out_of_sample(predictions)).task is not Task.MULTILABEL else []
+        )
         columns = ["image", "label", "suggestion", "score"]
         write_file(
             self.path / "label_errors.csv",
@@ -210,6 +212,19 @@ class RunFolder:
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
 
 
+CARD_NUMBERS = (
+    "accuracy",
+    "balanced_accuracy",
+    "macro_f1",
+    "roc_auc",
+    "micro_f1",
+    "macro_average_precision",
+    "macro_roc_auc",
+    "exact_match",
+)
+"""Numbers of a model card, as far as the task has them."""
+
+
 def csv_text(frame: pd.DataFrame) -> str:
     """A table as CSV text with `\\n` line ends."""
     return frame.to_csv(index=False, lineterminator="\n")
@@ -236,7 +251,7 @@ def out_of_sample(predictions: dict[str, Predictions]) -> Predictions:
     some = next(iter(predictions.values()))
     scores = np.array([np.mean([found.scores[row] for found, row in places], axis=0) for places in names.values()])
     first = [places[0] for places in names.values()]
-    targets = np.array([found.targets[row] if found.targets is not None else -1 for found, row in first])
+    targets = np.array([found.targets[row] for found, row in first if found.targets is not None])
     predicted = np.array([found.predicted[row] for found, row in first])
     return Predictions(tuple(names), scores, predicted, some.classes, some.task, targets)
 
@@ -266,10 +281,7 @@ def model_card(bundle: Bundle, metrics: dict[str, Any]) -> str:
     for part, words in said.items():
         if part in metrics:
             lines += [f"{words[0].upper()}{words[1:]} ({metrics[part]['n']} images):", ""]
-            lines += [
-                f"- {name.replace('_', ' ')}: {number_text(metrics[part][name])}"
-                for name in ("accuracy", "balanced_accuracy", "macro_f1", "roc_auc")
-            ]
+            lines += [f"- {name.replace('_', ' ')}: {number_text(metrics[part][name])}" for name in CARD_NUMBERS if name in metrics[part]]
             lines.append("")
     lines += [
         "## Limits",

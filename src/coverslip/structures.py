@@ -210,7 +210,11 @@ class RunResult:
 
 HEADLINE_PARTS = {"test": "test part", "folds": "cross-validation", "validation": "validation part"}
 HEADLINES = ("accuracy", "macro_f1", "roc_auc")
-TABLE_NUMBERS = ("accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "sensitivity", "specificity", "log_loss", "calibration_error")
+HEADLINES_OF_SEVERAL = ("macro_f1", "micro_f1", "macro_roc_auc")
+TABLE_NUMBERS = (
+    "accuracy", "balanced_accuracy", "macro_f1", "micro_f1", "roc_auc", "macro_roc_auc", "macro_average_precision", "sensitivity",
+    "specificity", "exact_match", "hamming_loss", "log_loss", "calibration_error",
+)  # fmt: skip
 
 
 def headline(metrics: dict[str, Any]) -> str:
@@ -219,7 +223,8 @@ def headline(metrics: dict[str, Any]) -> str:
     for part, words in HEADLINE_PARTS.items():
         if part in metrics:
             numbers = metrics[part]
-            shown = ", ".join(f"{name.replace('_', ' ')} {number_text(numbers.get(name, {}))}" for name in HEADLINES)
+            names = HEADLINES_OF_SEVERAL if metrics.get("task") == Task.MULTILABEL else HEADLINES
+            shown = ", ".join(f"{name.replace('_', ' ')} {number_text(numbers.get(name, {}))}" for name in names)
             lines.append(f"{words}, {numbers['n']} images: {shown}")
     return "\n".join(lines) or "nothing was kept apart, so there is no honest number"
 

@@ -15,6 +15,7 @@ from coverslip.bundle import Bundle, find_bundle, load_bundle, save_bundle, self
 from coverslip.config import AugmentConfig, ModelConfig
 from coverslip.data.pixels import Geometry, Normalisation
 from coverslip.errors import BundleError, MissingInputError
+from coverslip.evaluation.decision import Decision
 from coverslip.models.classifier import build_classifier
 from coverslip.network import Network
 from coverslip.runtime import hash_file
@@ -35,14 +36,13 @@ def bundle_of(channels: int = 1, bits: int = 8, classes: tuple[str, ...] = ("a",
         settled=True,
     )
     spread_scores(network, images(channels, bits, n=8))
+    task = Task.BINARY if len(classes) == 2 else Task.MULTICLASS
     settings: dict[str, Any] = {
-        "threshold": 0.3,
-        "temperature": 1.7,
+        "decision": Decision(task, changes.pop("threshold", 0.3), changes.pop("temperature", 1.7)),
         "background": "#10ff00",
         "max_pixels": 10_000,
         "provenance": {"images": 7},
     }
-    task = Task.BINARY if len(classes) == 2 else Task.MULTICLASS
     return Bundle(network, task, classes, **{**settings, **changes})
 
 
@@ -90,7 +90,7 @@ def test_what_is_loaded_is_what_was_saved(tmp_path: Path, channels: int, bits: i
     before = bundle_of(channels, bits, ("x", "y", "z"))
     save_bundle(before, tmp_path / "b", images(channels, bits), "# card\n")
     after = load_bundle(tmp_path / "b", device="cpu", precision="32")
-    for name in ("task", "classes", "threshold", "temperature", "background", "max_pixels", "provenance"):
+    for name in ("task", "classes", "decision", "background", "max_pixels", "provenance"):
         assert getattr(after, name) == getattr(before, name), name
     for name in ("geometry", "normalisation", "augment", "tta", "precision"):
         assert getattr(after.network, name) == getattr(before.network, name), name
@@ -121,7 +121,7 @@ def test_large_samples_are_thinned_and_odd_shapes_are_kept_readable(tmp_path: Pa
 def test_a_bundle_takes_the_place_of_an_older_one(folder: Path) -> None:
     (folder / "stray.txt").write_text("old")
     save_bundle(bundle_of(threshold=0.9), folder, images(n=1), "new")
-    assert load_bundle(folder).threshold == 0.9
+    assert load_bundle(folder).decision.threshold == 0.9
     assert not (folder / "stray.txt").exists()
     assert len(list((folder / "sample").glob("*.png"))) == 1
 

@@ -95,7 +95,8 @@ def _show_plan(start: Start, progress: Any) -> None:
     from rich.table import Table as Sheet
 
     from coverslip.config import dump_toml
-    from coverslip.experiment import Fits, prepare
+    from coverslip.fitting import Fits
+    from coverslip.preparing import prepare
     from coverslip.record import RunFolder
 
     start.config.check()

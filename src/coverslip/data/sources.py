@@ -15,8 +15,9 @@ import pandas as pd
 
 from coverslip.config import DataConfig, SplitConfig
 from coverslip.data.images import IMAGE_SUFFIXES
+from coverslip.data.labels import LabelSet, several_labels, single_labels
 from coverslip.errors import ConfigError, InputError, MissingInputError, did_you_mean
-from coverslip.structures import StrArray, Table, Task, natural_key, natural_order
+from coverslip.structures import StrArray, Table, natural_key, natural_order
 
 TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".parquet"})
 PART_NAMES = {
@@ -34,11 +35,15 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class _Rows:
-    """What a source says, before merging, order and groups: one entry a sample in each list."""
+    """What a source says, before merging, order and groups: one entry a sample in each list.
+
+    `labels` are the texts of the labels; `sets` what they hold where an image may carry several.
+    """
 
     root: Path
     images: list[str]
     labels: list[str]
+    sets: list[LabelSet] | None = None
     preset: list[str] | None = None
     columns: Mapping[str, list[str]] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
@@ -65,21 +70,21 @@ def load_table(config: DataConfig, split: SplitConfig, *, known_classes: Sequenc
     rows = _read_folder(path) if path.is_dir() else _read_table(path, config, split)
     if path.is_dir() and split.preset is not None:
         raise InputError(f"split.preset = {split.preset!r} names a column, but {path} is a folder; name folders train, validation and test")
-    merge = config.merge if known_classes is None else _present(config.merge, rows.labels)
-    labels, merge_notes = _merged(rows.labels, merge)
-    classes = _class_order(labels, config) if known_classes is None else _refuse_strangers(labels, known_classes)
-    position = {name: i for i, name in enumerate(classes)}
-    order = "as stated" if config.classes or config.positive else "in natural order"
+    if rows.sets is None:
+        labels = single_labels(rows.labels, config, known_classes)
+    else:
+        labels = several_labels(rows.sets, config, known_classes, folder=rows.root)
+    groups, preset, kept = _groups(rows, split.group), rows.preset, labels.kept
     return Table(
         root=rows.root,
-        images=tuple(rows.images),
-        classes=classes,
-        targets=np.array([position[label] for label in labels], dtype=np.int64),
-        task=Task.BINARY if len(classes) == 2 else Task.MULTICLASS,
-        groups=_groups(rows, split.group),
-        preset=None if rows.preset is None else np.array(rows.preset, dtype=np.str_),
+        images=tuple(rows.images[row] for row in kept),
+        classes=labels.classes,
+        targets=labels.targets,
+        task=labels.task,
+        groups=None if groups is None else groups[kept],
+        preset=None if preset is None else np.array(preset, dtype=np.str_)[kept],
         ignored=rows.ignored,
-        notes=(*rows.notes, *merge_notes, f"classes {order}: {', '.join(classes)}"),
+        notes=(*rows.notes, *labels.notes),
     )
 
 
@@ -258,11 +263,11 @@ def _read_table(path: Path, config: DataConfig, split: SplitConfig) -> _Rows:
         raise InputError(f"{path} is neither a folder nor a table; expected a folder of class folders, or a .csv, .tsv or .parquet file")
     columns = read_columns(path)
     images = _column(columns, config.image, path, "data.image")
-    labels = _column(columns, config.labels, path, "data.labels")
-    for key, values in (("data.image", images), ("data.labels", labels)):
-        empty = [str(i + 2) for i, value in enumerate(values) if not value]
-        if empty:
-            raise InputError(f"{len(empty)} rows of {path} have no value in the column of {key}: lines {_some(empty)} (the head is line 1)")
+    _refuse_empty(path, "data.image", images)
+    sets = _label_sets(columns, config, path)
+    labels = _column(columns, config.labels, path, "data.labels") if isinstance(config.labels, str) else list(map("|".join, sets or ()))
+    if sets is None:
+        _refuse_empty(path, "data.labels", labels)
     _refuse_duplicates(path, images, labels)
     missing = [image for image in images if not (path.parent / image).is_file()]
     if missing:
@@ -270,7 +275,40 @@ def _read_table(path: Path, config: DataConfig, split: SplitConfig) -> _Rows:
             f"{len(missing)} of the {len(images)} images in {path} do not exist: {_some(missing)}; names are relative to {path.parent}"
         )
     preset = None if split.preset is None else _parts(_column(columns, split.preset, path, "split.preset"), path, split.preset)
-    return _Rows(path.parent, images, labels, preset, columns)
+    return _Rows(path.parent, images, labels, sets, preset, columns, notes=_separator_notes(labels, config))
+
+
+def _refuse_empty(path: Path, key: str, values: list[str]) -> None:
+    empty = [str(i + 2) for i, value in enumerate(values) if not value]
+    if empty:
+        raise InputError(f"{len(empty)} rows of {path} have no value in the column of {key}: lines {_some(empty)} (the head is line 1)")
+
+
+def _label_sets(columns: Mapping[str, list[str]], config: DataConfig, path: Path) -> list[LabelSet] | None:
+    """The labels of each row where it may carry several, else None."""
+    if isinstance(config.labels, str):
+        if config.separator is None:
+            return None
+        texts = _column(columns, config.labels, path, "data.labels")
+        return [tuple(dict.fromkeys(filter(None, map(str.strip, text.split(config.separator))))) for text in texts]
+    marks = {name: _column(columns, name, path, "data.labels") for name in config.labels}
+    wrong = [f"{name} {value!r}" for name, values in marks.items() for value in sorted(set(values) - {"0", "1"})]
+    if wrong:
+        raise InputError(f"the columns of data.labels in {path} hold {_some(wrong)}; expected 0 or 1 in every row, one column a class")
+    return [tuple(name for name in marks if marks[name][row] == "1") for row in range(len(next(iter(marks.values()))))]
+
+
+def _separator_notes(labels: list[str], config: DataConfig) -> tuple[str, ...]:
+    """A hint where one label looks like several."""
+    if config.separator is not None or not isinstance(config.labels, str):
+        return ()
+    for mark in ("|", ";", ","):
+        joined = sum(mark in label for label in labels)
+        if joined > 0.1 * len(labels):
+            return (
+                f"{joined} labels hold {mark!r} and are taken as they stand; for several labels an image say data.separator = {mark!r}",
+            )
+    return ()
 
 
 def _parts(values: list[str], path: Path, column: str) -> list[str]:
@@ -301,63 +339,6 @@ def _some(names: Sequence[str] | Mapping[str, object] | Iterator[str]) -> str:
     listed = list(names)
     rest = len(listed) - _SHOWN
     return ", ".join(listed[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _merged(labels: list[str], merge: Mapping[str, Sequence[str]]) -> tuple[list[str], list[str]]:
-    known, new_name = set(labels), dict[str, str]()
-    for new, olds in merge.items():
-        for old in olds:
-            if old not in known:
-                raise InputError(f"data.merge.{new} names the class {old!r}, which is not in the data.{_offer(old, known)}")
-            if new_name.setdefault(old, new) != new:
-                raise ConfigError(f"data.merge puts the class {old!r} into {new_name[old]!r} and into {new!r}; name it once")
-    merged = [new_name.get(label, label) for label in labels]
-    counts = Counter(merged)
-    return merged, [f"merged {', '.join(olds)} into {new} ({counts[new]} images)" for new, olds in merge.items()]
-
-
-def _present(merge: Mapping[str, Sequence[str]], labels: list[str]) -> dict[str, list[str]]:
-    known = set(labels)
-    found = {new: [old for old in olds if old in known] for new, olds in merge.items()}
-    return {new: olds for new, olds in found.items() if olds}
-
-
-def _refuse_strangers(labels: list[str], known: Sequence[str]) -> tuple[str, ...]:
-    strangers = natural_order(set(labels) - set(known))
-    if strangers:
-        raise InputError(
-            f"the data holds classes that the model does not know: {', '.join(strangers)}; its classes: {', '.join(known)}. "
-            f"Join or rename them with data.merge, for example -s 'data.merge.{known[0]}=[\"{strangers[0]}\"]'"
-        )
-    return tuple(known)
-
-
-def _offer(name: str, known: set[str]) -> str:
-    return f"{did_you_mean(name, known)} Its classes: {', '.join(natural_order(known))}"
-
-
-def _class_order(labels: list[str], config: DataConfig) -> tuple[str, ...]:
-    known = set(labels)
-    if len(known) < 2:
-        raise InputError(f"there is only one class, {labels[0]!r} ({len(labels)} images); a classifier needs at least two")
-    classes = natural_order(known)
-    if config.classes is not None:
-        for name in config.classes:
-            if name not in known:
-                raise InputError(f"data.classes names {name!r}, which is not in the data.{_offer(name, known)}")
-        absent = [name for name in classes if name not in config.classes]
-        if absent or len(set(config.classes)) < len(config.classes):
-            raise InputError(
-                f"data.classes must name every class once; missing: {', '.join(absent) or 'none'}, found: {', '.join(config.classes)}"
-            )
-        classes = tuple(config.classes)
-    if config.positive is None:
-        return classes
-    if config.positive not in known:
-        raise InputError(f"data.positive = {config.positive!r} is not a class.{_offer(config.positive, known)}")
-    if len(classes) > 2:
-        raise InputError(f"data.positive is for two classes, but there are {len(classes)}: {', '.join(classes)}; join some with data.merge")
-    return (*(name for name in classes if name != config.positive), config.positive)
 
 
 def _groups(rows: _Rows, group: str | None) -> StrArray | None:

@@ -139,8 +139,9 @@ def some_images(table: Table, config: DataConfig, geometry: Geometry, most: int)
     random = np.random.default_rng(0)
     order = random.permutation(len(table))
     rank = np.zeros(len(table), dtype=np.int64)
-    for code in np.unique(table.labels):
-        members = order[table.labels[order] == code]
+    kinds = np.unique(table.labels, axis=0, return_inverse=True)[1].reshape(-1)
+    for code in np.unique(kinds):
+        members = order[kinds[order] == code]
         rank[members] = np.arange(len(members))
     rows = order[np.argsort(rank[order], kind="stable")][:most]
 

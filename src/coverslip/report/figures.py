@@ -203,7 +203,7 @@ def precision_recall(curves: Mapping[str, Curve], areas: Mapping[str, Shown | No
 
 
 @styled
-def reliability(bins: Sequence[ReliabilityBin]) -> Figure:
+def reliability(bins: Sequence[ReliabilityBin], *, several: bool = False) -> Figure:
     """The share that was right against the score, with intervals, over a histogram of the scores."""
     drawing = Figure(figsize=(HALF, 4.1), layout="constrained")
     axes, below = drawing.subplots(2, 1, sharex=True, height_ratios=[4, 1])
@@ -211,13 +211,13 @@ def reliability(bins: Sequence[ReliabilityBin]) -> Figure:
     confidence = [each.confidence for each in bins]
     axes.vlines(confidence, [each.low for each in bins], [each.high for each in bins], color=BLUE, linewidth=1.4, alpha=0.55)
     axes.plot(confidence, [each.accuracy for each in bins], color=BLUE, marker="o", markersize=4.5, linewidth=1.2)
-    axes.set_ylabel("share that was right")
+    axes.set_ylabel("share that carries the label" if several else "share that was right")
     axes.set_xlim(-0.02, 1.02)
     axes.set_ylim(-0.02, 1.03)
     places = [(min(int(each.confidence * BINS), BINS - 1) + 0.5) / BINS for each in bins]
     below.bar(places, [each.n for each in bins], width=0.86 / BINS, color=FAINT)
-    below.set_ylabel("images")
-    below.set_xlabel("score of the predicted class")
+    below.set_ylabel("decisions" if several else "images")
+    below.set_xlabel("score of a label" if several else "score of the predicted class")
     below.yaxis.set_major_locator(MaxNLocator(2, integer=True))
     return drawing
 

@@ -310,7 +310,11 @@ def _decision(run: RunFiles, marks: Citations) -> list[str]:
         copies = {}
     sentences = [f"Scores were averaged over {copies[str(tta)]} of each image."] if str(tta) in copies else []
     if decision.get("calibrate"):
-        sentences.append(f"Scores were calibrated by temperature scaling{marks.cite('calibrate')} on the validation part.")
+        several = run.metrics.get("task") == "multilabel"
+        way = (
+            "a logistic line for each class, shrunk towards the common one," if several else f"temperature scaling{marks.cite('calibrate')}"
+        )
+        sentences.append(f"Scores were calibrated by {way} on the validation part.")
     judged = [run.metrics, *(within(run.metrics, part) for part in ("test", "folds", "validation"))]
     positive = next((each["positive"] for each in judged if each.get("positive")), None)
     threshold = next((each["threshold"] for each in judged if each.get("threshold") is not None), None)
@@ -318,7 +322,20 @@ def _decision(run: RunFiles, marks: Citations) -> list[str]:
         text = f"An image was called {positive} from a score of {threshold:.3g}"
         wanted = decision.get("sensitivity")
         sentences.append(f"{text}, chosen on the validation part for a sensitivity of at least {_share(wanted)}." if wanted else f"{text}.")
+    if run.metrics.get("task") == "multilabel":
+        sentences.append(THRESHOLD_WORDS[str(decision.get("thresholds") or "fixed")].format(decision.get("threshold", 0.5)))
     return sentences
+
+
+THRESHOLD_WORDS = {
+    "fixed": "A label was given from a score of {} on.",
+    "global": "A label was given from a score on, one for all classes, that maximised macro F1 on the validation part.",
+    "per_class": "A label was given from a score on that maximised the F1 of its class on the validation part, cross-fitted and shrunk "
+    "towards the threshold that is best for all classes.",
+    "ratio": "A label was given from a score on by which each class is given as often as in the training part.",
+}
+NAMED = ("accuracy", "macro_f1", "roc_auc", "micro_f1", "macro_roc_auc")
+"""Numbers that the methods paragraph names, as far as the task has them."""
 
 
 def _evaluation(run: RunFiles, part: str | None, marks: Citations) -> list[str]:
@@ -326,7 +343,7 @@ def _evaluation(run: RunFiles, part: str | None, marks: Citations) -> list[str]:
     if not numbers:
         return []
     level = interval_level(run)
-    named = [(name, number) for name in ("accuracy", "macro_f1", "roc_auc") if (number := shown(numbers.get(name))) is not None]
+    named = [(name, number) for name in NAMED if (number := shown(numbers.get(name))) is not None]
     where = {
         "test": "On the test part, which was used for neither training nor any choice" if run.config else "On a labelled set of its own",
         "folds": "In cross-validation, on images held out from training",

@@ -11,7 +11,7 @@ SPACE = "\u00a0"
 DASH = "\u2013"
 UNDEFINED = "undefined"
 
-LOWER_IS_BETTER = frozenset({"log_loss", "calibration_error", "brier"})
+LOWER_IS_BETTER = frozenset({"log_loss", "calibration_error", "brier", "hamming_loss"})
 
 LABELS = {
     "accuracy": "Accuracy",
@@ -23,6 +23,13 @@ LABELS = {
     "weighted_precision": "Precision, weighted",
     "macro_recall": "Recall, macro",
     "weighted_recall": "Recall, weighted",
+    "micro_precision": "Precision, micro",
+    "micro_recall": "Recall, micro",
+    "exact_match": "All labels right",
+    "hamming_loss": "Hamming loss",
+    "macro_average_precision": "Average precision, macro",
+    "micro_average_precision": "Average precision, micro",
+    "micro_roc_auc": "ROC AUC, micro",
     "roc_auc": "ROC AUC",
     "macro_roc_auc": "ROC AUC, macro",
     "average_precision": "Average precision",

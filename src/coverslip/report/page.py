@@ -9,7 +9,7 @@ from typing import Any
 
 import jinja2
 
-from coverslip.report import results, scores, sections
+from coverslip.report import results, scores, sections, several
 from coverslip.report.files import RunFiles, read_run, within
 from coverslip.report.methods import fold_counts, interval_level, methods
 from coverslip.report.numbers import Shown, count, label, percent, shorten, shown
@@ -17,6 +17,7 @@ from coverslip.report.pictures import Album
 from coverslip.runtime import write_file
 
 CARDS = ("accuracy", "macro_f1", "roc_auc")
+CARDS_OF_SEVERAL = ("macro_f1", "micro_f1", "macro_roc_auc")
 
 
 def write_report(folder: Path) -> Path:
@@ -60,11 +61,15 @@ def render(run: RunFiles) -> str:
         "data": sections.data(run, album),
         "split": sections.split(run),
         "seen": sections.seen(run, album),
+        "class_rows": several.class_rows(run, album),
         "augmented": sections.augmented(run, album),
         "model": sections.model(run),
         "training": sections.training(run),
         "results": found,
         "curves": scores.curves(run, part),
+        "composition": several.composition(run),
+        "matrices": several.matrices(run, part),
+        "thresholds": several.thresholds(run, part),
         "mistakes": sections.mistakes(run, album, "mistake"),
         "label_errors": sections.mistakes(run, album, "label_error"),
         "more_images": results.more_images(run),
@@ -101,7 +106,13 @@ def headline(run: RunFiles, part: str | None) -> str:
     accuracy, size = shown(numbers.get("accuracy")), numbers.get("n")
     if accuracy is None or accuracy.value is None or not isinstance(size, int):
         f1 = shown(numbers.get("macro_f1"))
-        return f"The macro F1 is {f1.text}{_ends(run, f1.interval)}." if f1 is not None else "This run has no numbers yet."
+        where = {
+            "test": "On {} images the model had not seen",
+            "validation": "On {} validation images",
+            "folds": "In cross-validation of {} images",
+        }
+        place = where.get(part or "", "On {} images").format(count(size)) if isinstance(size, int) else "Here"
+        return f"{place} macro F1 is {f1.text}{_ends(run, f1.interval)}." if f1 is not None else "This run has no numbers yet."
     ends, images = _ends(run, accuracy.interval_percent), "image" if size == 1 else "images"
     hits = round(accuracy.value * size)
     right = f"{'all' if hits == size > 2 else ''} {count(hits)} {'was' if hits == 1 else 'were'} right".strip()
@@ -134,7 +145,8 @@ def baseline(run: RunFiles, part: str | None) -> str:
 def cards(run: RunFiles, part: str | None) -> list[tuple[str, Shown, str, str]]:
     """(name, number, value as text, interval as text) of the numbers that open the page."""
     numbers = within(run.metrics, part or "")
-    found = [(name, number) for name in CARDS if (number := shown(numbers.get(name))) is not None]
+    names = CARDS_OF_SEVERAL if run.metrics.get("task") == "multilabel" else CARDS
+    found = [(name, number) for name in names if (number := shown(numbers.get(name))) is not None]
     return [
         (label(name), each, each.percent, each.interval_percent) if name == "accuracy" else (label(name), each, each.text, each.interval)
         for name, each in found

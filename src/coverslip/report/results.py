@@ -94,18 +94,19 @@ def _or_worst(number: Shown | None) -> float:
 
 
 def _groups(numbers: Mapping[str, Any]) -> Section | None:
-    """Accuracy a group, worst first; from a list of {group, n, accuracy} or a mapping of names."""
+    """Accuracy (or micro F1) a group, worst first; from a list of {group, n, accuracy} or a mapping of names."""
     stated = numbers.get("groups")
     named = [{"group": name, **each} for name, each in stated.items()] if isinstance(stated, Mapping) else items(dict(numbers), "groups")
-    rows = [(str(each.get("group")), finite(each.get("n")), shown(each.get("accuracy"))) for each in named if isinstance(each, Mapping)]
+    name = "accuracy" if any(isinstance(each, Mapping) and "accuracy" in each for each in named) else "micro_f1"
+    rows = [(str(each.get("group")), finite(each.get("n")), shown(each.get(name))) for each in named if isinstance(each, Mapping)]
     rows = sorted((row for row in rows if row[2] is not None), key=lambda row: _or_worst(row[2]))
-    return {"rows": rows[:20], "more": max(0, len(rows) - 20)} if rows else None
+    return {"number": label(name), "rows": rows[:20], "more": max(0, len(rows) - 20)} if rows else None
 
 
 def _folds(run: RunFiles) -> Drawing | None:
     numbers = within(run.metrics, "folds")
     each = [fold for fold in items(numbers, "each") if isinstance(fold, Mapping)]
-    names = ("accuracy", "macro_f1", "roc_auc")
+    names = ("accuracy", "macro_f1", "micro_f1", "roc_auc", "macro_roc_auc")
     values = {label(name): _fold_values(each, name) for name in names}
     values = {name: pairs for name, pairs in values.items() if pairs}
     means = {label(name): shown(numbers.get(name)) for name in names}

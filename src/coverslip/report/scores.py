@@ -43,10 +43,10 @@ def scored(run: RunFiles, part: str | None) -> Scored | None:
     columns = [f"p_{name}" for name in classes]
     if table is None or not classes or not {"label", *columns} <= set(table.columns):
         return None
-    table = _rows(table, part).dropna(subset=["label", *columns])
+    multilabel = run.metrics.get("task") == "multilabel"
+    table = _rows(table.fillna({"label": ""}) if multilabel else table, part).dropna(subset=["label", *columns])
     if not len(table):
         return None
-    multilabel = run.metrics.get("task") == "multilabel"
     carried = table["label"].str.split("|") if multilabel else table["label"].map(lambda name: [name])
     truth = np.array([[name in row for name in classes] for row in carried], dtype=np.bool_)
     place = {name: i for i, name in enumerate(classes)}
@@ -78,9 +78,7 @@ def curves(run: RunFiles, part: str | None) -> list[Drawing]:
     if recall:
         drawing = figures.precision_recall(recall, _areas(run, part, "average_precision", recall))
         drawings.append(draw(drawing, "Precision and recall", "AP: average precision."))
-    if not rows.multilabel:
-        drawings.append(_reliability(run, part, rows))
-    return drawings
+    return [*drawings, _reliability(run, part, rows)]
 
 
 def _shown_classes(run: RunFiles, part: str | None, rows: Scored) -> Sequence[str]:
@@ -99,11 +97,13 @@ def _areas(run: RunFiles, part: str | None, name: str, classes: Collection[str])
 
 
 def _reliability(run: RunFiles, part: str | None, rows: Scored) -> Drawing:
-    bins = reliability_curve(rows.scores, rows.truth.argmax(axis=1).astype(np.int64))
+    targets = rows.truth if rows.multilabel else rows.truth.argmax(axis=1)
+    bins = reliability_curve(rows.scores, targets.astype(np.int64))
     error = shown(within(run.metrics, part or "").get("calibration_error"))
     text = f"Expected calibration error {error.text}" if error is not None else ""
     ends = f" ({error.interval})" if error is not None and error.bounded else ""
-    return draw(figures.reliability(bins), "Reliability", f"{text}{ends}. Dashed: scores that can be taken at their word." if text else "")
+    caption = f"{text}{ends}. Dashed: scores that can be taken at their word." if text else ""
+    return draw(figures.reliability(bins, several=rows.multilabel), "Reliability", caption)
 
 
 def counted_confusion(rows: Scored | None) -> list[list[int]] | None:

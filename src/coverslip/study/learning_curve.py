@@ -8,12 +8,15 @@ import numpy as np
 import pandas as pd
 
 from coverslip.config import load_config, read_toml
+from coverslip.deciding import predictions_of
 from coverslip.errors import InputError
+from coverslip.evaluation.decision import Decision
 from coverslip.evaluation.evaluate import evaluate
-from coverslip.experiment import Decision, Fits, predictions_of, prepare
+from coverslip.fitting import Fits
+from coverslip.preparing import prepare
 from coverslip.record import RunFolder, csv_text
 from coverslip.runtime import Progress, derived_seed, no_progress, write_file
-from coverslip.structures import IntArray
+from coverslip.structures import IntArray, Task
 
 SHARES = (0.125, 0.25, 0.5, 1.0)
 
@@ -31,10 +34,12 @@ def measure_learning_curve(folder: Path, *, progress: Progress = no_progress) ->
         One row a share: share, images, accuracy, low, high, macro_f1.
 
     Raises:
-        InputError: the run has no test part.
+        InputError: the run has no test part, or several labels an image.
     """
     config = load_config(read_toml(folder / "config.toml"))
     data = prepare(config, progress)
+    if data.table.task is Task.MULTILABEL:
+        raise InputError("a learning curve is drawn of accuracy, and these images carry several labels; train on shares of the table")
     test, train = data.split.rows("test"), data.split.rows("train")
     if not len(test):
         raise InputError("a learning curve is judged on the test part, and this run has none; set split.test")

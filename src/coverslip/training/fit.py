@@ -18,7 +18,7 @@ from coverslip.runtime import Progress, no_progress
 from coverslip.structures import FloatArray, IntArray
 from coverslip.training.features import Features, FeatureStore
 from coverslip.training.loop import HistoryRow, Learner, Plan, Samples, Trial
-from coverslip.training.probe import learn_head, solve_linear_head
+from coverslip.training.probe import learn_head, solve_linear_head, solve_linear_heads
 
 SAFETY = 0.96
 """Share of a budget in minutes that is planned for; the rest absorbs a slower step."""
@@ -55,7 +55,7 @@ class Fitted:
             return self.network.scores(chunks(samples.pixels.array, samples.pixels.index[rows]))
         with torch.inference_mode():
             logits = self.network.classifier.head(torch.from_numpy(self.features.rows(rows)).to(self.network.device))
-        return np.asarray(logits.double().softmax(dim=1).cpu().numpy())
+        return self.network.probabilities(logits).cpu().numpy()
 
 
 def fit(
@@ -132,13 +132,21 @@ def make_plan(config: RunConfig, rows: int, validation: int, trial: Trial, secon
 def loss_weights(targets: IntArray, classes: int, kind: str) -> FloatArray:
     """Loss weight of each class: `none`, `balanced` (inverse frequency) or `root` (its square root); mean 1 over the images.
 
+    With several labels an image, int64 (n, classes), it is the weight of a class's positives: negatives for each positive.
+
     >>> loss_weights(np.array([0, 0, 0, 1]), 2, "balanced").round(2).tolist()
     [0.67, 2.0]
+    >>> loss_weights(np.array([[1, 0], [1, 0], [1, 1], [0, 0]]), 2, "balanced").round(2).tolist()
+    [0.33, 3.0]
     """
-    counts = np.bincount(targets, minlength=classes).astype(np.float64)
     if kind == "none":
         return np.ones(classes)
-    weights = np.where(counts > 0, 1.0 / np.maximum(counts, 1.0), 0.0) ** (1.0 if kind == "balanced" else 0.5)
+    power = 1.0 if kind == "balanced" else 0.5
+    if targets.ndim == 2:
+        positives = targets.sum(axis=0)
+        return np.asarray(np.where(positives > 0, (len(targets) - positives) / np.maximum(positives, 1), 1.0) ** power)
+    counts = np.bincount(targets, minlength=classes).astype(np.float64)
+    weights = np.where(counts > 0, 1.0 / np.maximum(counts, 1.0), 0.0) ** power
     return np.asarray(weights * counts.sum() / (weights * counts).sum())
 
 
@@ -160,13 +168,14 @@ def _fit_head(
     """Fit a head on cached features: exactly where it is linear and the config allows it, by steps otherwise."""
     cached: list[Features] = [features.rows(rows, view) for view in range(views)]
     targets = samples.targets[rows]
-    if len(np.unique(targets)) < 2:
+    if len(np.unique(targets, axis=0)) < 2:
         raise InputError("the training part holds one class only; check the split, or the labels")
     exact = config.model.head == "single" and (config.training.optimizer == "exact" or config.training.regime == "finetune")
     if not exact or not isinstance(head, nn.Linear):
         epochs = config.training.epochs if config.training.regime == "probe" else config.training.frozen_epochs
         steps = config.training.model_copy(update={"steps": None}) if config.training.regime == "finetune" else config.training
         return learn_head(head, cached, targets, weights, steps, epochs, progress)
-    solved = solve_linear_head(cached, targets, samples.classes, weights, samples.ties[rows], config.training.seed)
+    solve = solve_linear_heads if samples.several else solve_linear_head
+    solved = solve(cached, targets, samples.classes, weights, samples.ties[rows], config.training.seed)
     solved.copy_to(head)
     return []

@@ -16,28 +16,29 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
-from torch.nn import functional
 
 from coverslip.config import RunConfig
 from coverslip.data.store import Pixels
 from coverslip.data.transforms import Mixing, augment, mix
 from coverslip.errors import ConfigError, ResourceError
-from coverslip.evaluation.decisions import apply_temperature, temperature
-from coverslip.evaluation.metrics import accuracy, confusion_matrix, f1, log_loss, macro
 from coverslip.network import Network, chunks
 from coverslip.runtime import Progress, derived_seed
 from coverslip.structures import FloatArray, IntArray
 from coverslip.training.averaging import RunningAverage
 from coverslip.training.checkpoint import State, load_checkpoint, save_checkpoint
+from coverslip.training.losses import build_loss
 from coverslip.training.optimizers import build_optimizer, set_rate
-from coverslip.training.sampling import SampleStream
+from coverslip.training.sampling import SampleStream, draw_shares
 from coverslip.training.schedules import Plateau, rate
+from coverslip.training.validation import validation_numbers
 
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 HistoryRow = dict[str, Any]
 FALLING = ("onecycle", "cosine", "step")
 """Schedules that end with a small learning rate."""
+SHOWN = ("images_per_second", "validation_accuracy", "validation_macro_f1")
+"""What the progress bar shows beside the loss."""
 CHECKPOINT_SECONDS = 300.0
 SHORT_EPOCH_SECONDS = 5.0
 TRIAL_SECONDS = 4.0
@@ -50,7 +51,7 @@ class Samples:
 
     Attributes:
         pixels: n stored images.
-        targets: int64 (n,).
+        targets: int64 (n,) of class indices, or (n, classes) of 0 and 1 with several labels an image.
         classes: number of classes.
         ties: int64 (n,): rows with one number (group, duplicates) belong together.
     """
@@ -59,6 +60,11 @@ class Samples:
     targets: IntArray
     classes: int
     ties: IntArray
+
+    @property
+    def several(self) -> bool:
+        """Whether an image may carry several labels."""
+        return self.targets.ndim == 2
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,7 @@ class Learner:
         rows: int64, the training rows.
         validation: int64, rows that choose which weights are kept; may be empty.
         config: augmentation, optimizer, schedule, loss, precision.
-        class_weights: float64 (classes,), loss weights.
+        class_weights: float64 (classes,), loss weights of the classes, or of their positives with several labels an image.
         checkpoint: file for resuming; None keeps none.
         progress: told about every step.
     """
@@ -118,8 +124,10 @@ class Learner:
         self.fabric = Fabric(accelerator=kind, devices=1, precision=precision)  # type: ignore[arg-type]
         classifier = self.network.classifier
         self.weights_of_parts = [(classifier.backbone, training.backbone_rate), (classifier.head, 1.0)]
-        self.stream = SampleStream(self.rows, training.batch_size, training.seed)
-        self.importance = torch.tensor(self.class_weights, dtype=torch.float32, device=self.network.device)
+        self.stream = SampleStream(
+            self.rows, training.batch_size, training.seed, draw_shares(training.sampler, self.samples.targets[self.rows])
+        )
+        self.loss = build_loss(training, self.class_weights, self.network.device, several=self.samples.several)
         self.plateau = Plateau()
         self.average = RunningAverage(training.ema) if training.ema else None
         self.best = Kept()
@@ -191,25 +199,16 @@ class Learner:
         batch = augment(self.network.batch(self.samples.pixels.read(rows)), self.config.augment, generator)
         targets = torch.from_numpy(self.samples.targets[rows]).to(self.network.device)
         if not self.config.augment.mixup:
-            return self._cross_entropy(model(batch), targets).mean()
+            return self.loss(model(batch), targets).mean()
         mixed, mixing = mix(batch, self.config.augment.mixup, generator)
         return self._mixed_loss(model(mixed), targets, mixing)
 
-    def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
-        loss = functional.cross_entropy(
-            logits.float(), targets, weight=self.importance, label_smoothing=self.config.training.label_smoothing, reduction="none"
-        )
-        return loss / self.importance[targets].mean()
-
     def _mixed_loss(self, logits: Tensor, targets: Tensor, mixing: Mixing) -> Tensor:
-        own = self._cross_entropy(logits, targets)
-        other = self._cross_entropy(logits, targets[mixing.partner])
+        own, other = self.loss(logits, targets), self.loss(logits, targets[mixing.partner])
         return (mixing.share * own + (1 - mixing.share) * other).mean()
 
-    # Looking at the validation part: weights are compared by their log loss at its best temperature. Unlike accuracy it
-    # moves with every image, and unlike plain log loss it does not punish confidence that calibration mends. Where the
-    # learning rate falls to nothing only the first and the last weights compete: a lucky look in the middle of a fall
-    # wins on a small validation part and loses on new images.
+    # Looking at the validation part. Where the learning rate falls to nothing only the first and the last weights compete: a
+    # lucky look in the middle of a fall wins on a small validation part and loses on new images.
 
     def _look(self, step: int, plan: Plan, losses: list[float], seconds: float) -> None:
         row = self._note(step, plan, losses, seconds)
@@ -260,17 +259,10 @@ class Learner:
 
     def _judge(self, row: HistoryRow) -> None:
         scores = self.network.scores(chunks(self.samples.pixels.array, self.samples.pixels.index[self.validation]), copies=False)
-        targets = self.samples.targets[self.validation]
-        predicted = scores.argmax(axis=1).astype(np.int64)
-        confusion = confusion_matrix(targets, predicted, self.samples.classes)
-        loss = float(log_loss(targets, scores))
-        row["validation_loss"] = loss
-        row["validation_accuracy"] = float(accuracy(confusion))
-        row["validation_macro_f1"] = float(macro(f1(confusion), confusion))
-        row["validation_score"] = -float(log_loss(targets, apply_temperature(scores, temperature(scores, targets))))
-        self.plateau.update(loss)
+        row |= validation_numbers(scores, self.samples.targets[self.validation], self.samples.classes)
+        self.plateau.update(row["validation_loss"])
         best = min((past["validation_loss"] for past in self.history[:-1] if "validation_loss" in past), default=np.inf)
-        self.waited = 0 if loss < best else self.waited + 1
+        self.waited = 0 if row["validation_loss"] < best else self.waited + 1
 
     def _note(self, step: int, plan: Plan, losses: list[float], seconds: float) -> HistoryRow:
         share = (
@@ -296,7 +288,7 @@ class Learner:
     def _latest(self) -> dict[str, float]:
         shown: dict[str, float] = {}
         for row in self.history:
-            shown |= {name: float(row[name]) for name in ("images_per_second", "validation_accuracy") if name in row}
+            shown |= {name: float(row[name]) for name in SHOWN if name in row}
         return shown
 
     def _keep_best(self) -> None:

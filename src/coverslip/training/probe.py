@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 from threadpoolctl import threadpool_limits
 from torch import nn
-from torch.nn import functional
 
 from coverslip.config import TrainingConfig
 from coverslip.runtime import Progress, derived_seed, no_progress
 from coverslip.structures import FloatArray, IntArray
 from coverslip.training.features import Features
+from coverslip.training.losses import build_loss
 from coverslip.training.optimizers import build_optimizer, set_rate
 from coverslip.training.sampling import SampleStream
 from coverslip.training.schedules import rate
@@ -32,7 +32,7 @@ FEW = 1000
 
 @dataclass(frozen=True)
 class LinearHead:
-    """A linear head on raw features: scores = softmax(features @ weight.T + bias).
+    """A linear head on raw features: logits = features @ weight.T + bias.
 
     Attributes:
         weight: float64 (classes, features).
@@ -83,6 +83,55 @@ def _solve(
     weight[model.classes_] = (coefficients @ axes) / deviation
     bias[model.classes_] = intercepts - weight[model.classes_] @ mean
     return LinearHead(weight, bias, strength)
+
+
+def solve_linear_heads(
+    views: list[Features], targets: IntArray, classes: int, weights: FloatArray, ties: IntArray, seed: int
+) -> LinearHead:
+    """One logistic regression a class, for several labels an image; one strength for all, chosen by cross-validated log loss.
+
+    Args:
+        views: as for `solve_linear_head`.
+        targets: int64 (n, classes) of 0 and 1.
+        classes: number of classes; one that all or no rows carry gets its share (of n + 2 rows, one with and one without) as score.
+        weights: float64 (classes,), of the positives.
+        ties: int64 (n,): rows with one number stay in one fold.
+        seed: of the folds.
+    """
+    with threadpool_limits(1 if sum(map(np.size, views)) < SMALL else None):
+        features = np.concatenate(views).astype(np.float64)
+        mean, deviation = features.mean(axis=0), features.std(axis=0) + 1e-6
+        rotated, axes = _principal((features - mean) / deviation)
+        y, rows = np.tile(targets, (len(views), 1)), np.tile(np.arange(len(targets)), len(views))
+        strength = _choose_common_strength(rotated, y, weights, ties[rows], seed)
+        columns = [_one_class(rotated, y[:, column], weights[column], strength) for column in range(classes)]
+        weight = np.stack([(coefficients @ axes) / deviation for coefficients, _ in columns])
+        bias = np.array([intercept for _, intercept in columns]) - weight @ mean
+        return LinearHead(weight, bias, strength)
+
+
+def _one_class(x: FloatArray, y: IntArray, weight: float, strength: float) -> tuple[FloatArray, float]:
+    """Coefficients and intercept for the log odds of one class."""
+    if y.min() == y.max():
+        return np.zeros(x.shape[1]), float(np.log((y.sum() + 1) / (len(y) - y.sum() + 1)))
+    model = _logistic(x, y, np.where(y == 1, weight, 1.0), strength)
+    return model.coef_[0], float(model.intercept_[0])
+
+
+def _choose_common_strength(x: FloatArray, y: IntArray, weights: FloatArray, groups: IntArray, seed: int) -> float:
+    folds = min(4, len(np.unique(groups)))
+    if folds < 2:
+        return 1e-2
+    pairs = list(GroupKFold(folds, shuffle=True, random_state=seed % 2**32).split(x, groups=groups))[: folds if len(x) <= FEW else 1]
+    losses = [np.mean([_common_loss(x, y, weights, strength, *pair) for pair in pairs]) for strength in STRENGTHS]
+    return STRENGTHS[int(np.argmin(losses))]
+
+
+def _common_loss(x: FloatArray, y: IntArray, weights: FloatArray, strength: float, inside: IntArray, outside: IntArray) -> float:
+    """Mean binary cross-entropy of all classes on held-out rows."""
+    heads = [_one_class(x[inside], y[inside, column], weights[column], strength) for column in range(y.shape[1])]
+    logits = np.stack([x[outside] @ coefficients + intercept for coefficients, intercept in heads], axis=1)
+    return float(np.mean(np.logaddexp(0, logits) - y[outside] * logits))
 
 
 def _principal(features: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -149,9 +198,9 @@ def learn_head(
     Args:
         head: any module from (n, features) to (n, classes); changed in place.
         views: float32 (n, features) each.
-        targets: int64 (n,).
+        targets: int64 (n,) of class indices, or (n, classes) of 0 and 1.
         weights: float64 (classes,) of loss weights.
-        config: optimizer, rates, schedule, batch size, seed.
+        config: loss, optimizer, rates, schedule, batch size, seed.
         epochs: passes over the images.
 
     Returns:
@@ -159,7 +208,7 @@ def learn_head(
     """
     device = next(head.parameters()).device
     stacked = torch.from_numpy(np.stack(views)).to(device)
-    labels, importance = torch.from_numpy(targets).to(device), torch.from_numpy(weights).float().to(device)
+    labels, measure = torch.from_numpy(targets).to(device), build_loss(config, weights, device, several=targets.ndim == 2)
     stream = SampleStream(np.arange(len(targets)), config.batch_size, config.seed)
     per_epoch = config.steps_per_epoch or max(1, round(len(targets) / stream.batch_size))
     total = config.steps or epochs * per_epoch
@@ -174,7 +223,7 @@ def learn_head(
             torch.manual_seed(derived_seed("head", config.seed, step))
             rows = torch.from_numpy(stream.batch(step)).to(device)
             batch = stacked[torch.randint(len(views), (len(rows),)).to(device), rows]
-            loss = functional.cross_entropy(head(batch), labels[rows], weight=importance, label_smoothing=config.label_smoothing)
+            loss = measure(head(batch), labels[rows]).mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             if config.gradient_clip:

@@ -1,23 +1,25 @@
-"""The order of training samples: an endless stream of seeded permutations, addressed by step."""
+"""The order of training samples: an endless seeded stream, addressed by step."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from coverslip.runtime import derived_seed
-from coverslip.structures import IntArray
+from coverslip.structures import FloatArray, IntArray
 
 
 class SampleStream:
     """Batches of an endless stream in which every sample comes once before any comes again.
 
-    Batch `step` depends on the seed and the step only: a resumed run sees what an unbroken one sees.
+    With shares, samples are drawn with replacement instead, each as often as its share says. Batch `step` depends on the seed
+    and the step only: a resumed run sees what an unbroken one sees.
     """
 
-    def __init__(self, rows: IntArray, batch_size: int, seed: int) -> None:
+    def __init__(self, rows: IntArray, batch_size: int, seed: int, shares: FloatArray | None = None) -> None:
         self.rows = rows
         self.batch_size = min(batch_size, len(rows))
         self.seed = seed
+        self.shares = shares
         self._orders: dict[int, IntArray] = {}
 
     def batch(self, step: int) -> IntArray:
@@ -31,5 +33,30 @@ class SampleStream:
         if number not in self._orders:
             generator = np.random.default_rng(derived_seed("order", self.seed, number))
             self._orders = {key: order for key, order in self._orders.items() if key >= number - 1}
-            self._orders[number] = generator.permutation(self.rows)
+            drawn = generator.permutation(self.rows) if self.shares is None else generator.choice(self.rows, len(self.rows), p=self.shares)
+            self._orders[number] = drawn
         return self._orders[number]
+
+
+def draw_shares(sampler: str, targets: IntArray) -> FloatArray | None:
+    """How often each row is drawn; None where all are alike.
+
+    `balanced` draws a row by its rarest class, in inverse proportion to that class's rows; rows without a label count as a class
+    of their own.
+
+    Args:
+        sampler: `uniform` or `balanced`.
+        targets: int64 (n,) of class indices, or (n, classes) of 0 and 1.
+
+    >>> draw_shares("balanced", np.array([0, 0, 0, 1])).round(3).tolist()
+    [0.167, 0.167, 0.167, 0.5]
+    """
+    if sampler == "uniform":
+        return None
+    if targets.ndim == 1:
+        weights = 1.0 / np.bincount(targets)[targets]
+    else:
+        bare = targets.sum(axis=1, keepdims=True) == 0
+        member = np.concatenate([targets, bare], axis=1)
+        weights = (member / np.maximum(member.sum(axis=0), 1)).max(axis=1)
+    return np.asarray(weights / weights.sum())

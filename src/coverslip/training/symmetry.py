@@ -51,7 +51,7 @@ def visibility(plain: FloatArray, changed: FloatArray, labels: IntArray, seed: i
     Args:
         plain: float (n, features) of the images as they are.
         changed: float (n, features) of the same images after the change.
-        labels: int64 (n,) class indices.
+        labels: int64 (n,) class indices, or (n, classes) of 0 and 1: an image then counts with each class that it carries.
         seed: of which images are shown changed, and of the folds.
 
     Returns:
@@ -59,8 +59,9 @@ def visibility(plain: FloatArray, changed: FloatArray, labels: IntArray, seed: i
     """
     random = np.random.default_rng(seed)
     areas = []
-    for code in np.unique(labels):
-        rows = random.permutation(np.flatnonzero(labels == code))
+    carries = labels.T == 1 if labels.ndim == 2 else np.unique(labels)[:, None] == labels
+    for member in carries:
+        rows = random.permutation(np.flatnonzero(member))
         if len(rows) < LEAST:
             continue
         half = np.arange(len(rows)) % 2

@@ -230,7 +230,10 @@ def test_multilabel_run(tmp_path: Path) -> None:
     (tmp_path / "metrics.json").write_text(json.dumps({"task": "multilabel", "classes": classes, "test": numbers}))
     text, page = read(tmp_path)
     check(text, page)
-    assert "The macro F1 is 0.900 (interval 0.500–1.000)." in page.text
+    assert "On 3 images the model had not seen macro F1 is 0.900 (interval 0.500–1.000)." in page.text
+    assert "Labels that come together" in page.text
+    assert "Labels per image" in page.text
+    assert "Thresholds side by side" not in page.text
     assert "ROC curve" in page.text
 
 

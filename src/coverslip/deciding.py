@@ -1,0 +1,142 @@
+"""From scores to decisions, predictions and numbers: what is chosen on images that were not trained on, and what is judged."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from coverslip.errors import ConfigError
+from coverslip.evaluation.calibration import calibrate_classes
+from coverslip.evaluation.decision import Decision
+from coverslip.evaluation.decisions import apply_temperature, temperature, threshold_for_sensitivity
+from coverslip.evaluation.evaluate import evaluate, folds_summary
+from coverslip.evaluation.thresholds import choose_thresholds, compare_thresholds
+from coverslip.fitting import FoldScores
+from coverslip.preparing import Prepared
+from coverslip.structures import FloatArray, IntArray, Predictions, Task
+from coverslip.training.fit import Fitted
+
+
+def choose_decision(data: Prepared, fitted: Fitted, folds: FoldScores | None) -> Decision:
+    """Calibration and thresholds from the validation part, or from out-of-fold scores; never from the test part."""
+    wanted, task = data.config.decision, data.table.task
+    searched = task is Task.MULTILABEL and wanted.thresholds != "fixed"
+    if not (wanted.calibrate or wanted.sensitivity is not None or searched):
+        return Decision(task, wanted.threshold, at_least_one=wanted.at_least_one)
+    rows, scores = scores_to_decide_on(data, fitted, folds)
+    if not len(rows):
+        raise ConfigError(
+            "decision.calibrate, decision.sensitivity and decision.thresholds choose on the validation part, but it is empty; "
+            "set split.validation or split.folds"
+        )
+    return (_decide_on_several if task is Task.MULTILABEL else _decide_on_one)(data, rows, scores, folds is not None)
+
+
+def scores_to_decide_on(data: Prepared, fitted: Fitted, folds: FoldScores | None) -> tuple[IntArray, FloatArray]:
+    """Rows that were not trained on and are not test, and their raw scores (m, classes)."""
+    if folds is not None:
+        rows = data.split.rows("train", "validation")
+        return rows, np.nanmean(folds.scores[:, rows], axis=0)
+    rows = data.split.rows("validation")
+    return rows, fitted.scores(data.samples, rows) if len(rows) else np.zeros((0, len(data.table.classes)))
+
+
+def _decide_on_one(data: Prepared, rows: IntArray, scores: FloatArray, folds: bool) -> Decision:
+    wanted, task, targets = data.config.decision, data.table.task, data.table.labels[rows]
+    found = temperature(scores, targets) if wanted.calibrate else 1.0
+    scores = apply_temperature(scores, found)
+    if wanted.sensitivity is None:
+        note = f"temperature {found:.3f}, fitted on {len(rows)} images that were not trained on"
+        return Decision(task, wanted.threshold, found, note=note)
+    if task is not Task.BINARY:
+        raise ConfigError(f"decision.sensitivity is for binary tasks; this one is {task} with {len(data.table.classes)} classes")
+    chosen = threshold_for_sensitivity(scores, targets, wanted.sensitivity)
+    note = f"threshold {chosen.threshold:.4f} for a sensitivity of {wanted.sensitivity}, chosen on {len(rows)} images"
+    flattered = "; the numbers of the folds at this threshold come from the same images and flatter it a little" if folds else ""
+    return Decision(task, chosen.threshold, found, note=note + flattered)
+
+
+def _decide_on_several(data: Prepared, rows: IntArray, scores: FloatArray, folds: bool) -> Decision:
+    wanted, targets = data.config.decision, data.table.labels[rows]
+    if wanted.sensitivity is not None:
+        raise ConfigError("decision.sensitivity is for binary tasks; with several labels an image say decision.thresholds")
+    lines: tuple[tuple[float, float], ...] = ()
+    notes = []
+    if wanted.calibrate:
+        calibration = calibrate_classes(scores, targets)
+        lines = tuple(zip(calibration.slopes.tolist(), calibration.offsets.tolist(), strict=True))
+        scores = calibration.apply(scores)
+        notes.append(f"calibration: {calibration.note}")
+    chosen = choose_thresholds(
+        scores, targets, wanted.thresholds, fixed=wanted.threshold, ratio=training_shares(data), at_least_one=wanted.at_least_one,
+        seed=data.config.training.seed,
+    )  # fmt: skip
+    notes.append(f"thresholds: {chosen.note}{', on out-of-fold scores: the numbers of the folds flatter them a little' if folds else ''}")
+    values = () if wanted.thresholds == "fixed" else tuple(chosen.values.tolist())
+    return Decision(
+        Task.MULTILABEL, wanted.threshold, thresholds=values, lines=lines, at_least_one=wanted.at_least_one, note="; ".join(notes)
+    )
+
+
+def training_shares(data: Prepared) -> FloatArray:
+    """Share of the training images that carry each class, float64 (classes,)."""
+    return np.asarray(data.table.labels[data.split.rows("train")].mean(axis=0))
+
+
+def threshold_table(data: Prepared, fitted: Fitted, folds: FoldScores | None, decision: Decision) -> dict[str, Any]:
+    """Every way to choose thresholds beside plain 0.5, on validation (or out-of-fold) and test scores; see `compare_thresholds`."""
+    rows, scores = scores_to_decide_on(data, fitted, folds)
+    if not len(rows):
+        return {}
+    targets, wanted, intervals = data.table.labels, data.config.decision, data.config.intervals
+    known = {"folds" if folds is not None else "validation": (decision.calibrated(scores), targets[rows])}
+    test = data.split.rows("test")
+    if len(test):
+        known["test"] = (decision.calibrated(fitted.scores(data.samples, test)), targets[test])
+    groups = data.table.groups
+    by_group = None if groups is None else {name: groups[rows if name != "test" else test] for name in known}
+    return compare_thresholds(
+        *known[next(iter(known))], known, groups=by_group, fixed=wanted.threshold, ratio=training_shares(data),
+        at_least_one=wanted.at_least_one, level=intervals.level, resamples=intervals.resamples, seed=data.config.training.seed,
+    )  # fmt: skip
+
+
+def predict_parts(data: Prepared, fitted: Fitted, folds: FoldScores | None, decision: Decision) -> dict[str, Predictions]:
+    """Predictions of each part that the kept model did not learn from, and of each fold as `fold-<repeat>-<number>`."""
+    found: dict[str, Predictions] = {}
+    for part in ("test",) if folds is not None else ("test", "validation"):
+        rows = data.split.rows(part)
+        if len(rows):
+            found[part] = predictions_of(data, rows, fitted.scores(data.samples, rows), decision)
+    if folds is not None and data.split.folds is not None:
+        for repeat, numbers in enumerate(data.split.folds):
+            for number in range(int(numbers.max()) + 1):
+                rows = np.flatnonzero(numbers == number)
+                found[f"fold-{repeat + 1}-{number + 1}"] = predictions_of(data, rows, folds.scores[repeat, rows], decision)
+    return found
+
+
+def predictions_of(data: Prepared, rows: IntArray, scores: FloatArray, decision: Decision) -> Predictions:
+    """Decide on scores and put names, labels and groups beside them."""
+    table = data.table.take(rows)
+    calibrated, predicted = decision(scores)
+    return Predictions(table.images, calibrated, predicted, table.classes, table.task, table.targets, table.groups)
+
+
+def summarise_numbers(data: Prepared, predictions: dict[str, Predictions], decision: Decision) -> dict[str, Any]:
+    """The content of metrics.json."""
+    intervals, table = data.config.intervals, data.table
+    settings: dict[str, Any] = {"level": intervals.level, "resamples": intervals.resamples, "seed": data.split.seed}
+    numbers: dict[str, Any] = {"task": str(table.task), "classes": list(table.classes), "level": intervals.level}
+    if table.task == Task.BINARY:
+        numbers |= {"positive": table.classes[1], "threshold": decision.threshold}
+    for part in ("test", "validation"):
+        if part in predictions:
+            numbers[part] = evaluate(predictions[part], threshold=decision.reported, **settings)
+    folds = {name: found for name, found in predictions.items() if name.startswith("fold")}
+    if folds:
+        repeats = max(int(name.split("-")[1]) for name in folds)
+        grouped = [[found for name, found in folds.items() if int(name.split("-")[1]) == repeat + 1] for repeat in range(repeats)]
+        numbers["folds"] = folds_summary(grouped, **settings, threshold=decision.reported)
+    return numbers

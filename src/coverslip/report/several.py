@@ -1,0 +1,126 @@
+"""The parts of the page that exist only where an image may carry several labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from coverslip.report import several_figures as figures
+from coverslip.report.files import RunFiles, items, within
+from coverslip.report.numbers import finite, shown
+from coverslip.report.pictures import Album, Picture
+from coverslip.report.scores import scored
+from coverslip.report.sections import Drawing, Section, class_names, draw
+from coverslip.structures import BoolArray
+
+MOST_CLASSES = 40
+"""Classes up to which co-occurrence is drawn."""
+
+STRATEGIES = {
+    "plain": "0.5 for all",
+    "fixed": "stated, one for all",
+    "global": "best one for all",
+    "per_class": "one a class",
+    "ratio": "shares as in training",
+}
+
+
+def composition(run: RunFiles) -> list[Drawing]:
+    """Which labels come together, and how many an image carries."""
+    if run.metrics.get("task") != "multilabel" or run.split is None or "label" not in run.split:
+        return []
+    names = class_names(run)
+    carried = _carried(run.split["label"].fillna("").astype(str).tolist(), names)
+    drawings = [draw(figures.labels_per_image(np.bincount(carried.sum(axis=1))), "Labels per image")]
+    if 2 <= len(names) <= MOST_CLASSES:
+        caption = "Of the images with the class of the row, the share that also carries the class of the column."
+        drawings.append(draw(figures.cooccurrence(_shares_together(carried), names), "Labels that come together", caption))
+    return drawings
+
+
+def _carried(texts: list[str], names: list[str]) -> BoolArray:
+    sets = [set(text.split("|")) for text in texts]
+    return np.array([[name in labels for name in names] for labels in sets], dtype=np.bool_).reshape(len(sets), len(names))
+
+
+def _shares_together(carried: BoolArray) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    counts = carried.astype(np.float64)
+    together = counts.T @ counts
+    return together / np.maximum(np.diag(together)[:, None], 1)
+
+
+def class_rows(run: RunFiles, album: Album) -> list[Section]:
+    """(class, pictures with it, pictures without it)."""
+    entries = [(entry, [_pictures(album, entry.get(side)) for side in ("with", "without")]) for entry in run.pictures_of("class")]
+    return [{"label": entry.get("label", ""), "with": shown, "without": others} for entry, (shown, others) in entries if shown or others]
+
+
+def _pictures(album: Album, names: object) -> list[Picture]:
+    return [picture for name in names if (picture := album.picture(name))] if isinstance(names, list) else []
+
+
+def thresholds(run: RunFiles, part: str | None) -> Section | None:
+    """Every way to choose thresholds beside plain 0.5, on the part that chose and on the test part."""
+    table = within(run.metrics, "thresholds")
+    stated = {name: row for name, row in table.items() if isinstance(row, Mapping)}
+    if not stated:
+        return None
+    parts = [name for name in ("validation", "folds", "test") if any(name in within(dict(row), "parts") for row in stated.values())]
+    used = str(within(run.config, "decision").get("thresholds") or "fixed")
+    numbers = ("macro_f1", "micro_f1", "macro_f1_gain")
+    rows = [
+        {
+            "name": STRATEGIES.get(name, name),
+            "used": name == used or (name == "plain" and used == "fixed" and within(run.config, "decision").get("threshold", 0.5) == 0.5),
+            "estimate": finite(row.get("estimate")),
+            "cells": [{key: shown(within(dict(row), "parts", each).get(key)) for key in numbers} for each in parts],
+        }
+        for name, row in stated.items()
+    ]
+    return {"parts": parts, "rows": rows, "verdict": _verdict(stated, used), "curve": _curve(run, part)}
+
+
+def _verdict(stated: Mapping[str, Mapping[str, Any]], used: str) -> str:
+    """Whether the thresholds that were used did better than plain 0.5 on the test part, in a sentence."""
+    gain = shown(within(dict(stated.get(used) or {}), "parts", "test").get("macro_f1_gain"))
+    if used == "fixed" or gain is None or gain.value is None or not gain.bounded:
+        return ""
+    ends = f"{gain.value:+.3f} macro F1 ({gain.low:+.3f} to {gain.high:+.3f})"
+    name = STRATEGIES.get(used, used)
+    if gain.low is not None and gain.low > 0:
+        return f"On the test part the thresholds that were chosen ({name}) did better than plain 0.5: {ends}."
+    if gain.high is not None and gain.high < 0:
+        return f"On the test part the thresholds that were chosen ({name}) did worse than plain 0.5: {ends}. Prefer the constant."
+    return f"On the test part the thresholds that were chosen ({name}) cannot be told from plain 0.5: {ends}."
+
+
+def _curve(run: RunFiles, part: str | None) -> Drawing | None:
+    """Macro F1 against one threshold for all classes, on each part with predictions."""
+    grid = np.linspace(0.02, 0.98, 97)
+    curves = {}
+    for name in ("validation", "test") if part != "folds" else ("folds",):
+        rows = scored(run, name) if name in run.metrics else None
+        if rows is not None and rows.truth.any():
+            known = rows.truth.any(axis=0)
+            curves[name] = (grid, np.array([_macro_f1(rows.scores[:, known] >= value, rows.truth[:, known]) for value in grid]))
+    caption = "Macro F1 when all classes share one threshold. Dashed: 0.5."
+    return draw(figures.threshold_curves(curves), "Threshold and F1", caption) if curves else None
+
+
+def _macro_f1(decided: BoolArray, truth: BoolArray) -> float:
+    right = (decided & truth).sum(axis=0)
+    return float(np.mean(2 * right / (decided.sum(axis=0) + truth.sum(axis=0))))
+
+
+def matrices(run: RunFiles, part: str | None) -> list[Section]:
+    """Threshold and 2x2 matrix of each class."""
+    rows = []
+    for name, each in within(run.metrics, part or "", "per_class").items():
+        matrix = np.array(items(dict(each), "matrix")) if isinstance(each, Mapping) else np.zeros(0)
+        if matrix.shape == (2, 2):
+            clear, alarms, missed, found = (int(n) for n in matrix.ravel())
+            cells = {"found": found, "missed": missed, "alarms": alarms, "left_out": clear}
+            rows.append({"name": name, "threshold": finite(each.get("threshold")), **cells})
+    return rows

@@ -1,0 +1,100 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from coverslip.config import DataConfig
+from coverslip.data.labels import class_names, several_labels
+from coverslip.errors import ConfigError, InputError
+from coverslip.structures import Task
+
+SETS = [("cat", "dog"), ("dog",), ("bird", "cat"), ("dog", "cat", "bird")]
+
+
+def several(sets: Any = SETS, known: Any = None, **keys: Any) -> Any:
+    return several_labels([tuple(labels) for labels in sets], DataConfig(separator="|", **keys), known)
+
+
+def test_one_column_of_zeros_and_ones_a_class_in_natural_order() -> None:
+    found = several()
+    assert found.classes == ("bird", "cat", "dog")
+    assert found.targets.tolist() == [[0, 1, 1], [0, 0, 1], [1, 1, 0], [1, 1, 1]]
+    assert found.task is Task.MULTILABEL
+    assert found.kept.tolist() == [0, 1, 2, 3]
+
+
+def test_numbers_count_into_the_stated_names_and_names_stand_for_themselves() -> None:
+    found = several([("0", "2"), ("dog",)], classes=["cat", "dog", "bird"])
+    assert found.classes == ("cat", "dog", "bird")
+    assert found.targets.tolist() == [[1, 0, 1], [0, 1, 0]]
+
+
+def test_a_stated_class_without_an_image_keeps_its_column() -> None:
+    assert several([("0",), ("1",)], classes=["a", "b", "c"]).targets.tolist() == [[1, 0, 0], [0, 1, 0]]
+
+
+@pytest.mark.parametrize("label", ["28", "dgo"])
+def test_a_label_that_is_not_in_the_class_list(label: str) -> None:
+    with pytest.raises(InputError, match=rf"1 labels of the table are not in data\.classes: {label}.*3 classes: cat, dog, bird"):
+        several([("cat",), (label,)], classes=["cat", "dog", "bird"])
+
+
+def test_class_names_from_a_file_beside_the_table(tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("one\ntwo words\n\nthree\n")
+    assert class_names(DataConfig(classes="names.txt"), tmp_path) == ["one", "two words", "three"]
+    with pytest.raises(InputError, match=r"data\.classes = 'other\.txt': there is no such file"):
+        class_names(DataConfig(classes="other.txt"), tmp_path)
+    with pytest.raises(InputError, match="names a more than once"):
+        class_names(DataConfig(classes=["a", "b", "a"]))
+
+
+def test_merged_classes_are_carried_once() -> None:
+    found = several(merge={"pet": ["cat", "dog"]})
+    assert found.classes == ("bird", "pet")
+    assert found.targets.tolist() == [[0, 1], [0, 1], [1, 1], [1, 1]]
+    assert any("merged cat, dog into pet (4 images)" in note for note in found.notes)
+
+
+def test_kept_classes_and_rows_that_are_left_without_a_label() -> None:
+    found = several(keep=["bird", "cat"])
+    assert found.classes == ("bird", "cat")
+    assert found.kept.tolist() == [0, 2, 3]
+    assert found.targets.tolist() == [[0, 1], [1, 1], [1, 1]]
+    assert any("1 of 4 rows are left without a label" in note for note in found.notes)
+    assert several(keep=["bird", "cat"], allow_empty=True).targets.tolist() == [[0, 1], [0, 0], [1, 1], [1, 1]]
+    with pytest.raises(InputError, match=r"data\.keep names 'brid'.*bird"):
+        several(keep=["brid", "cat"])
+
+
+def test_rare_classes_are_dropped_and_named() -> None:
+    found = several(drop_rare=3)
+    assert found.classes == ("cat", "dog")
+    assert any("dropped bird (2 images)" in note for note in found.notes)
+    with pytest.raises(InputError, match="1 classes are left"):
+        several([("a",), ("a", "b"), ("a",)], drop_rare=3)
+
+
+def test_an_empty_cell_needs_leave() -> None:
+    with pytest.raises(InputError, match=r"1 rows have no label: lines 3 .*data\.allow_empty=true"):
+        several([("a",), (), ("b",)])
+    assert several([("a",), (), ("b",)], allow_empty=True).targets.tolist() == [[1, 0], [0, 0], [0, 1]]
+
+
+def test_a_model_judges_with_its_own_classes() -> None:
+    found = several([("dog",), ("cat",)], known=("bird", "cat", "dog"))
+    assert found.classes == ("bird", "cat", "dog")
+    assert found.targets.tolist() == [[0, 0, 1], [0, 1, 0]]
+    with pytest.raises(InputError, match="classes that the model does not know: cow"):
+        several([("cow",)], known=("bird", "cat"))
+
+
+def test_merges_that_contradict_themselves() -> None:
+    with pytest.raises(ConfigError, match="into 'pet' and into 'beast'"):
+        several(merge={"pet": ["cat"], "beast": ["cat"]})
+    with pytest.raises(InputError, match="'cow', which is not in the data"):
+        several(merge={"pet": ["cow"]})
+
+
+def test_targets_are_int64() -> None:
+    assert several().targets.dtype == np.int64
