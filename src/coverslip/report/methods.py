@@ -61,7 +61,7 @@ def methods(run: RunFiles, part: str | None) -> tuple[list[str], list[str]]:
     """
     marks = Citations()
     sentences = [
-        [*_data(run), *_split(run)],
+        [*_data(run), *_split(run, marks)],
         [*_pixels(run), *_augmentation(run, marks)],
         [*_model(run, marks), *_training(run, marks), *_decision(run, marks)],
         [*_evaluation(run, part, marks), *_software(run, marks)],
@@ -93,7 +93,7 @@ def _data(run: RunFiles) -> list[str]:
     return [f"{text}.", *([f"Classes were merged: {'; '.join(joined)}."] if joined else [])]
 
 
-def _split(run: RunFiles) -> list[str]:
+def _split(run: RunFiles, marks: Citations) -> list[str]:
     if run.split is None or "part" not in run.split:
         return []
     counts = run.split["part"].value_counts()
@@ -101,6 +101,8 @@ def _split(run: RunFiles) -> list[str]:
     method, seed = str(run.split_facts.get("method") or ""), run.split_facts.get("seed")
     verb = "were given in parts in advance" if method.startswith("preset") else "were divided at random" if method else "were divided"
     how = ", stratified by class" if method.startswith("stratified") else ""
+    if method.startswith("stratified iteratively"):
+        how = f" by iterative stratification{marks.cite('iterative')}"
     text = (
         f"Images {verb}{how}: {listed(parts)}"
         if len(parts) > 1
@@ -251,10 +253,13 @@ def _training(run: RunFiles, marks: Citations) -> list[str]:
         sentences.append(f"The head was first {first} on the features of the frozen backbone; then all layers were trained.")
     elif regime != "probe":
         sentences.append("All layers were trained from the start.")
-    return [*sentences, _optimisation(training, optimizer, marks), *_regularisation(training, marks)]
+    several = run.metrics.get("task") == "multilabel"
+    loss = LOSSES[str(training.get("loss") or "entropy")] if several else "the cross-entropy"
+    loss = loss.format(cite=marks.cite(str(training.get("loss"))) if several else "")
+    return [*sentences, _optimisation(training, optimizer, loss, marks), *_regularisation(training, marks, several=several)]
 
 
-def _optimisation(training: Mapping[str, Any], optimizer: str, marks: Citations) -> str:
+def _optimisation(training: Mapping[str, Any], optimizer: str, loss: str, marks: Citations) -> str:
     names = {
         "adam": "Adam",
         "adamw": "AdamW",
@@ -269,7 +274,7 @@ def _optimisation(training: Mapping[str, Any], optimizer: str, marks: Citations)
         "plateau": "a learning rate of {}, halved when the validation loss did not improve",
     }
     schedule = str(training.get("schedule"))
-    text = f"Training minimised the cross-entropy with {names.get(optimizer, optimizer)}{marks.cite(optimizer)}"
+    text = f"Training minimised {loss} with {names.get(optimizer, optimizer)}{marks.cite(optimizer)}"
     template = schedules.get(schedule, "a learning rate of {}")
     text += " and " + template.format(f"{training.get('learning_rate'):g}", cite=marks.cite(schedule))
     if training.get("backbone_rate", 1.0) != 1.0:
@@ -283,7 +288,7 @@ def _optimisation(training: Mapping[str, Any], optimizer: str, marks: Citations)
     return f"{text} of {training.get('batch_size')} images."
 
 
-def _regularisation(training: Mapping[str, Any], marks: Citations) -> list[str]:
+def _regularisation(training: Mapping[str, Any], marks: Citations, *, several: bool) -> list[str]:
     weights = {"balanced": "the inverse frequency of its class", "root": "the square root of the inverse frequency of its class"}
     kind = "decoupled weight decay" if training.get("optimizer") == "adamw" else "an L2 penalty (weight decay)"
     parts = [
@@ -295,7 +300,10 @@ def _regularisation(training: Mapping[str, Any], marks: Citations) -> list[str]:
         used.append(f"label smoothing{marks.cite('label_smoothing')} of {training['label_smoothing']}")
     sentences = [f"Training used {listed(used)}."] if used else []
     if training.get("class_weights") in weights:
-        sentences.append(f"In the loss, each image was weighted by {weights[str(training['class_weights'])]}.")
+        weighted = "the positives of each class were" if several else "each image was"
+        sentences.append(f"In the loss, {weighted} weighted by {weights[str(training['class_weights'])]}.")
+    if training.get("sampler") == "balanced":
+        sentences.append("Images were drawn by their rarest class, so that the classes were seen about equally often.")
     if training.get("ema"):
         sentences.append(f"The model was a running average of the weights{marks.cite('ema')} (decay {training['ema']}).")
     if training.get("patience"):
@@ -327,6 +335,11 @@ def _decision(run: RunFiles, marks: Citations) -> list[str]:
     return sentences
 
 
+LOSSES = {
+    "entropy": "the binary cross-entropy of each label",
+    "focal": "the focal loss{cite} of each label",
+    "asymmetric": "the asymmetric loss{cite} of each label",
+}
 THRESHOLD_WORDS = {
     "fixed": "A label was given from a score of {} on.",
     "global": "A label was given from a score on, one for all classes, that maximised macro F1 on the validation part.",

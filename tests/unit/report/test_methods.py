@@ -10,7 +10,7 @@ import pytest
 
 from coverslip.config import dump_toml, load_config
 from coverslip.report.files import read_run
-from coverslip.report.methods import FAMILIES, Citations, citation_family, methods, references
+from coverslip.report.methods import FAMILIES, LOSSES, Citations, citation_family, methods, references
 from unit.report.make_run import make_evaluation, make_run
 
 
@@ -118,3 +118,18 @@ def test_citations_are_numbered_by_first_use() -> None:
     marks = Citations()
     assert [marks.cite("adam"), marks.cite("nothing"), marks.cite("bootstrap", "adam")] == [" [1]", "", " [2, 1]"]
     assert len(marks.texts) == 2
+
+
+@pytest.mark.parametrize(
+    ("loss", "words"),
+    [
+        ("entropy", "binary cross-entropy of each label with"),
+        ("focal", "focal loss [1] of each label"),
+        ("asymmetric", "asymmetric loss [1]"),
+    ],
+)
+def test_the_loss_of_several_labels_is_named(loss: str, words: str) -> None:
+    marks = Citations()
+    text = LOSSES[loss].format(cite=marks.cite(loss)) + " with"
+    assert words in text
+    assert len(marks.texts) == (loss != "entropy")
