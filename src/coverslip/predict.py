@@ -28,7 +28,7 @@ from coverslip.errors import BadImagesError, InputError, MissingInputError
 from coverslip.evaluation.frames import predictions_frame
 from coverslip.network import SCORE_BATCH
 from coverslip.runtime import Progress, cpu_count, no_progress, writing
-from coverslip.structures import FloatArray, Predictions, Table
+from coverslip.structures import FloatArray, Predictions, Table, Task
 
 ImageInput = str | Path | npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
@@ -190,6 +190,23 @@ class Model:
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.bundle.network.geometry.shape[:2]))
         return f"Model({self.bundle.provenance.get('backbone', '')} at {shape}: {', '.join(self.classes)})"
+
+
+def submission(frame: pd.DataFrame, model: Model) -> pd.DataFrame:
+    """Predictions as competitions want them: `Id`, and in `Predicted` class numbers with spaces between.
+
+    Numbers count from 0 into the class list that the model was trained with (`data.classes`), also where it looks at some of them
+    only; into the model's own classes where no list was stated.
+
+    Args:
+        frame: what `Model.predict` gave.
+        model: the model that gave it.
+    """
+    stated = model.bundle.provenance.get("data", {}).get("classes") or list(model.classes)
+    number = {name: str(place) for place, name in enumerate(stated)}
+    several = model.bundle.task is Task.MULTILABEL
+    said = [filter(None, text.split("|")) if several else filter(None, [text]) for text in frame["predicted"]]
+    return pd.DataFrame({"Id": frame["image"], "Predicted": [" ".join(number.get(name, name) for name in names) for names in said]})
 
 
 def write_table(frame: pd.DataFrame, out: Path) -> Path:

@@ -107,6 +107,18 @@ def test_predict_gives_what_the_run_wrote(cli: Cli, run_folder: Path, shapes: Pa
     np.testing.assert_allclose(found.loc[written.index, columns], written[columns], atol=2e-3)
 
 
+def test_a_submission_holds_class_numbers(cli: Cli, run_folder: Path, shapes: Path, tmp_path: Path) -> None:
+    for form in ("table", "submission"):
+        done = cli("predict", run_folder, shapes, "--format", form, "--out", tmp_path / f"{form}.csv")
+        assert done.status == 0, done.err
+    table = pd.read_csv(tmp_path / "table.csv").fillna({"predicted": ""})
+    found = pd.read_csv(tmp_path / "submission.csv", dtype=str).fillna("")
+    assert list(found.columns) == ["Id", "Predicted"]
+    assert found["Id"].tolist() == table["image"].tolist()
+    for numbers, names in zip(found["Predicted"], table["predicted"], strict=True):
+        assert [SHAPES[int(number)] for number in numbers.split()] == [name for name in names.split("|") if name]
+
+
 def test_evaluate_reads_the_table_as_training_did(cli: Cli, run_folder: Path, shapes: Path, tmp_path: Path) -> None:
     done = cli("evaluate", run_folder, shapes, "--out", tmp_path / "judged")
     assert done.status == 0, done.err

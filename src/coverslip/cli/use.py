@@ -24,13 +24,17 @@ def predict(
     inputs: Annotated[list[str], typer.Argument(help="Image files, folders, or tables with a column `image`.")],
     out_file: Annotated[Path, typer.Option("--out", help="FILE.csv, FILE.parquet, or a folder for predictions.csv.")],
     device: Annotated[Literal["auto", "cpu", "gpu"], typer.Option(help="Where the model runs.")] = "auto",
+    form: Annotated[
+        Literal["table", "submission"], typer.Option("--format", help="All columns, or only Id,Predicted with class numbers.")
+    ] = "table",
 ) -> None:
     """Score images; files that cannot be read are reported in the table and stop nothing."""
-    from coverslip.predict import Model, write_table
+    from coverslip.predict import Model, submission, write_table
 
+    model = Model(bundle, device=device)
     with progress_bar() as progress:
-        frame = Model(bundle, device=device).predict(inputs, progress)
-    written = write_table(frame, out_file)
+        frame = model.predict(inputs, progress)
+    written = write_table(submission(frame, model) if form == "submission" else frame, out_file)
     bad = int((frame["error"] != "").sum())
     if bad:
         err.print(f"[yellow]{bad} of {len(frame)} images could not be read; the column `error` says why[/yellow]")
