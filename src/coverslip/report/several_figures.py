@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from coverslip.report.figures import BLUE, FAINT, FULL, INK, MUTED, NAME, SERIES, Curve, figure, styled
+from coverslip.report.figures import BLUE, FAINT, FULL, INK, NAME, SERIES, Curve, figure, styled
 from coverslip.report.numbers import count, shorten
 from coverslip.structures import FloatArray, IntArray
 
@@ -67,22 +67,12 @@ def threshold_curves(curves: Mapping[str, Curve]) -> Figure:
     drawing, (axes,) = figure()
     axes.axvline(0.5, color=FAINT, linestyle=(0, (4, 3)), linewidth=1)
     for (name, (x, y)), colour in zip(curves.items(), SERIES, strict=False):
-        axes.plot(x, y, color=colour, label=name)
         best = int(np.argmax(y))
+        axes.plot(x, y, color=colour, label=f"{name}: {y[best]:.3f} at {x[best]:.2f}")
         axes.plot(x[best], y[best], "o", color=colour, markersize=4.5)
-        axes.annotate(
-            f"{y[best]:.3f} at {x[best]:.2f}",
-            (x[best], y[best]),
-            (0, 6),
-            textcoords="offset points",
-            ha="center",
-            color=MUTED,
-            fontsize=7.5,
-        )
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
     axes.set_xlabel("threshold of all classes")
     axes.set_ylabel("macro F1")
-    if len(curves) > 1:
-        axes.legend(loc="lower center")
+    axes.legend(loc="upper right", title="highest")
     return drawing
