@@ -86,7 +86,7 @@ def by_fastai(place: Path, minutes: float, size: int) -> list[str]:
         valid_pct=0.1,
         seed=0,
         item_tfms=fastai.Resize(size, method="squish"),
-        batch_tfms=fastai.aug_transforms(),
+        batch_tfms=[*fastai.aug_transforms(), fastai.Normalize.from_stats([0.5] * 3, [0.5] * 3)],
         bs=32,
         num_workers=2,
     )
@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=5)
-    parser.add_argument("--size", type=int, default=224, help="side of the peers' input, in pixels")
+    parser.add_argument("--size", type=int, default=224, help="side of fastai's input, in pixels; the others choose their own")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--peer", choices=PEERS, action="append")
     parser.add_argument("--python", default=sys.executable, help="interpreter of an environment that has the peer")
@@ -192,7 +192,9 @@ def main() -> None:
             command += ["--minutes", str(options.minutes), "--size", str(options.size)]
             said = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
         numbers = json.loads(next(line for line in said.splitlines() if line.startswith("RESULT ")).removeprefix("RESULT "))
-        rows.append({"data": options.data.name, "peer": peer, "minutes": options.minutes, "seed": options.seed, **numbers})
+        rows.append(
+            {"data": options.data.name, "peer": peer, "minutes": options.minutes, "seed": options.seed, "size": options.size, **numbers}
+        )
         print(rows[-1], flush=True)
     RESULTS.mkdir(exist_ok=True)
     file = RESULTS / f"peers-{machine_name()}.csv"
