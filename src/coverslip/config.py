@@ -34,7 +34,7 @@ class DataConfig(Section):
     """Folder of class folders, or a CSV or Parquet table."""
     image: str = "image"
     """Column of the table that names the image files, relative to the table."""
-    labels: str | list[str] = "label"
+    labels: str | Annotated[list[str], Field(min_length=2)] = "label"
     """Column of the table that holds the label; or a list of columns of 0 and 1, one a class, for several labels an image."""
     separator: Literal[" ", "|", ";", ","] | None = None
     """What stands between several labels of one image; one label an image when not given."""

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from coverslip.bundle import Bundle, find_bundle, load_bundle, self_test
-from coverslip.config import load_config
+from coverslip.config import DataConfig, load_config
 from coverslip.data.decoding import ImageReadError
 from coverslip.data.images import image_from_array
 from coverslip.data.pixels import PixelArray
@@ -83,7 +83,7 @@ class Model:
         Raises:
             MissingInputError: a path does not exist.
         """
-        paths, names = _expand(inputs)
+        paths, names = self._expand(inputs)
         return self._frame(names, self.score(paths, progress))
 
     def predict_proba(self, inputs: Sequence[ImageInput], progress: Progress = no_progress) -> FloatArray:
@@ -92,7 +92,7 @@ class Model:
         Raises:
             BadImagesError: an image cannot be read.
         """
-        paths, names = _expand(inputs)
+        paths, names = self._expand(inputs)
         scored = self.score(paths, progress)
         if scored.problems:
             raise BadImagesError({names[row]: reason for row, reason in scored.problems.items()})
@@ -187,6 +187,26 @@ class Model:
         )
         return predictions, table, problems
 
+    def _expand(self, inputs: ImageInput | Sequence[ImageInput]) -> tuple[list[ImageInput], list[str]]:
+        """Files behind paths, in order, with their names; arrays stand for themselves."""
+        items: Iterable[ImageInput] = [inputs] if isinstance(inputs, (str, Path, np.ndarray)) else inputs
+        column = self.bundle.provenance.get("data", {}).get("image", DataConfig().image)
+        found: list[ImageInput] = []
+        names: list[str] = []
+        for number, item in enumerate(items):
+            if isinstance(item, np.ndarray):
+                found.append(item)
+                names.append(str(number))
+                continue
+            if not Path(item).exists():
+                raise MissingInputError(f"no file or folder at {item}")
+            paths, labels = list_images([item], column=column)
+            found += paths
+            names += labels
+        if not found:
+            raise InputError("there is nothing to predict: no image was given")
+        return found, names
+
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.bundle.network.geometry.shape[:2]))
         return f"Model({self.bundle.provenance.get('backbone', '')} at {shape}: {', '.join(self.classes)})"
@@ -231,23 +251,3 @@ def write_table(frame: pd.DataFrame, out: Path) -> Path:
 def load(path: str | Path, *, device: str = "auto") -> Model:
     """Open a bundle or a run folder for prediction."""
     return Model(path, device=device)
-
-
-def _expand(inputs: ImageInput | Sequence[ImageInput]) -> tuple[list[ImageInput], list[str]]:
-    """Files behind paths, in order, with their names; arrays stand for themselves."""
-    items: Iterable[ImageInput] = [inputs] if isinstance(inputs, (str, Path, np.ndarray)) else inputs
-    found: list[ImageInput] = []
-    names: list[str] = []
-    for number, item in enumerate(items):
-        if isinstance(item, np.ndarray):
-            found.append(item)
-            names.append(str(number))
-            continue
-        if not Path(item).exists():
-            raise MissingInputError(f"no file or folder at {item}")
-        paths, labels = list_images([item])
-        found += paths
-        names += labels
-    if not found:
-        raise InputError("there is nothing to predict: no image was given")
-    return found, names

@@ -107,6 +107,16 @@ def test_predict_gives_what_the_run_wrote(cli: Cli, run_folder: Path, shapes: Pa
     np.testing.assert_allclose(found.loc[written.index, columns], written[columns], atol=2e-3)
 
 
+def test_a_new_table_names_its_images_in_the_same_column(cli: Cli, shapes: Path, tmp_path: Path) -> None:
+    table = shapes.with_name("files.csv")
+    pd.read_csv(shapes).rename(columns={"image": "file"}).to_csv(table, index=False)
+    keys = (*TINY, *SEVERAL, "-s", "data.image=file")
+    assert cli("train", table, "--recipe", "quick", *keys, "--out", tmp_path / "run").status == 0
+    done = cli("predict", tmp_path / "run", table, "--out", tmp_path / "p.csv")
+    assert done.status == 0, done.err
+    assert len(pd.read_csv(tmp_path / "p.csv")) == 60
+
+
 def test_a_submission_holds_class_numbers(cli: Cli, run_folder: Path, shapes: Path, tmp_path: Path) -> None:
     for form in ("table", "submission"):
         done = cli("predict", run_folder, shapes, "--format", form, "--out", tmp_path / f"{form}.csv")

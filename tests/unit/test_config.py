@@ -80,6 +80,11 @@ def test_a_wrong_item_of_a_list_is_named_by_its_place() -> None:
     assert any(problem.startswith("model.head.1 = 0: ") for problem in problems_of({"model": {"head": [8, 0]}}))
 
 
+def test_one_column_of_zeros_and_ones_is_too_few() -> None:
+    assert any(problem.startswith("data.labels = []") for problem in problems_of({"data": {"labels": []}}))
+    assert any(problem.startswith("data.labels = ['dot']") for problem in problems_of({"data": {"labels": ["dot"]}}))
+
+
 def test_a_class_of_a_merge_is_named() -> None:
     (problem,) = problems_of({"data": {"merge": {"other": "one"}}})
     assert problem.startswith("data.merge.other = 'one': ")

@@ -11,7 +11,7 @@ import numpy as np
 
 from coverslip.config import DataConfig
 from coverslip.errors import ConfigError, InputError, did_you_mean
-from coverslip.structures import IntArray, Task, class_counts, natural_order
+from coverslip.structures import IntArray, Task, natural_order
 
 LabelSet = tuple[str, ...]
 """The labels of one image."""
@@ -39,13 +39,16 @@ class Labels:
 # One label an image ---------------------------------------------------------------------------------------------------
 
 
-def single_labels(labels: list[str], config: DataConfig, known_classes: Sequence[str] | None = None) -> Labels:
+def single_labels(
+    labels: list[str], config: DataConfig, known_classes: Sequence[str] | None = None, *, folder: Path | None = None
+) -> Labels:
     """Classes and class indices.
 
     Args:
         labels: n labels as the source writes them.
         config: merges, class order, the positive class.
         known_classes: the classes of a model that is to be judged, in its order; the data may hold only some of them.
+        folder: where a file of class names may lie beside the data.
 
     Raises:
         InputError: one class only, a class that is not there, or one that the model does not know.
@@ -55,7 +58,7 @@ def single_labels(labels: list[str], config: DataConfig, known_classes: Sequence
     merge = config.merge if known_classes is None else _present(config.merge, set(labels))
     new_name = _new_names(merge, set(labels))
     merged = [new_name.get(label, label) for label in labels]
-    classes = _class_order(merged, config) if known_classes is None else _refuse_strangers(set(merged), known_classes)
+    classes = _class_order(merged, config, folder) if known_classes is None else _refuse_strangers(set(merged), known_classes)
     position = {name: i for i, name in enumerate(classes)}
     order = "as stated" if config.classes or config.positive else "in natural order"
     return Labels(
@@ -73,13 +76,13 @@ def _refuse_keys_for_several(config: DataConfig) -> None:
         raise ConfigError(f"{', '.join(given)}: for several labels an image; say data.separator, or name columns of 0 and 1 in data.labels")
 
 
-def _class_order(labels: list[str], config: DataConfig) -> tuple[str, ...]:
+def _class_order(labels: list[str], config: DataConfig, folder: Path | None) -> tuple[str, ...]:
     known = set(labels)
     if len(known) < 2:
         raise InputError(f"there is only one class, {labels[0]!r} ({len(labels)} images); a classifier needs at least two")
     classes = natural_order(known)
     if config.classes is not None:
-        stated = class_names(config)
+        stated = class_names(config, folder)
         for name in stated:
             if name not in known:
                 raise InputError(f"data.classes names {name!r}, which is not in the data.{_offer(name, known)}")
@@ -220,11 +223,6 @@ def class_names(config: DataConfig, folder: Path | None = None) -> list[str]:
     if twice:
         raise InputError(f"data.classes names {', '.join(twice)} more than once")
     return names
-
-
-def label_counts(labels: Labels) -> dict[str, int]:
-    """Images of each class."""
-    return dict(zip(labels.classes, class_counts(labels.targets, labels.classes).tolist(), strict=True))
 
 
 def _new_names(merge: Mapping[str, Sequence[str]], known: set[str]) -> dict[str, str]:

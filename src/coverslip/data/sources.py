@@ -71,7 +71,7 @@ def load_table(config: DataConfig, split: SplitConfig, *, known_classes: Sequenc
     if path.is_dir() and split.preset is not None:
         raise InputError(f"split.preset = {split.preset!r} names a column, but {path} is a folder; name folders train, validation and test")
     if rows.sets is None:
-        labels = single_labels(rows.labels, config, known_classes)
+        labels = single_labels(rows.labels, config, known_classes, folder=rows.root)
     else:
         labels = several_labels(rows.sets, config, known_classes, folder=rows.root)
     groups, preset, kept = _groups(rows, split.group), rows.preset, labels.kept

@@ -10,7 +10,6 @@ import numpy as np
 
 from coverslip.evaluation.calibration import apply_platt
 from coverslip.evaluation.decisions import apply_temperature, decide
-from coverslip.evaluation.thresholds import decide_multilabel
 from coverslip.structures import FloatArray, IntArray, Task
 
 
@@ -50,9 +49,7 @@ class Decision:
 
     def decide(self, calibrated: FloatArray) -> IntArray:
         """Class indices, int64 (n,), or with several labels int64 (n, classes) of 0 and 1."""
-        if self.task is Task.MULTILABEL:
-            return decide_multilabel(calibrated, self.reported, self.at_least_one)
-        return decide(calibrated, self.task, self.threshold)
+        return decide(calibrated, self.task, self.reported, at_least_one=self.at_least_one)
 
     def __call__(self, scores: FloatArray) -> tuple[FloatArray, IntArray]:
         """Calibrated scores and decisions."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 
-from coverslip.evaluation.decisions import TEMPERATURES, apply_temperature, temperature
-from coverslip.evaluation.metrics import SMALLEST, accuracy, confusion_matrix, f1, log_loss, macro
+from coverslip.evaluation.calibration import apply_platt, class_temperature
+from coverslip.evaluation.decisions import apply_temperature, temperature
+from coverslip.evaluation.metrics import accuracy, confusion_matrix, f1, log_loss, macro
+from coverslip.evaluation.multilabel_metrics import counted_scores, decision_losses
 from coverslip.structures import FloatArray, IntArray
 
 
@@ -33,20 +34,11 @@ def validation_numbers(scores: FloatArray, targets: IntArray, classes: int) -> d
 
 
 def _of_several(scores: FloatArray, targets: IntArray) -> dict[str, float]:
-    logits = np.log(np.clip(scores, SMALLEST, None)) - np.log(np.clip(1 - scores, SMALLEST, None))
-
-    def loss(log_temperature: float) -> float:
-        scaled = logits / np.exp(log_temperature)
-        return float(np.mean(np.logaddexp(0, scaled) - targets * scaled))
-
-    low, high = np.log(TEMPERATURES)
-    best = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-4}).fun
-    return {"validation_loss": loss(0.0), "validation_macro_f1": _mean_f1(scores >= 0.5, targets), "validation_score": -float(best)}
-
-
-def _mean_f1(decided: np.ndarray[tuple[int, int], np.dtype[np.bool_]], targets: IntArray) -> float:
-    """Mean F1 of the classes that have positives."""
-    right = (decided & (targets == 1)).sum(axis=0)
-    total = decided.sum(axis=0) + targets.sum(axis=0)
-    known = targets.any(axis=0)
-    return float(np.mean(2 * right[known] / total[known])) if known.any() else float("nan")
+    softened = apply_platt(scores, 1 / class_temperature(scores.ravel(), targets.ravel()), 0.0)
+    found, known = ((scores >= 0.5) & (targets == 1)).sum(axis=0), targets.any(axis=0)
+    f1 = counted_scores(found.astype(float), targets.sum(axis=0).astype(float), (scores >= 0.5).sum(axis=0).astype(float))["f1"]
+    return {
+        "validation_loss": float(decision_losses(targets, scores)[0].mean()),
+        "validation_macro_f1": float(f1[known].mean()) if known.any() else float("nan"),
+        "validation_score": -float(decision_losses(targets, softened)[0].mean()),
+    }
