@@ -1,6 +1,6 @@
 """The bundle: a folder with a trained model and all that is needed to use it, and nothing that trains.
 
-model.safetensors   weights
+model.safetensors   weights; model-1.safetensors and so on, one a group of classes that has a model of its own
 model.json          architecture, classes, channels, preprocessing, decision, provenance
 sample/             inputs and expected outputs: the self-test
 trained_on.txt      shortened hashes of the images that it learned from, so that `evaluate` can warn
@@ -10,7 +10,7 @@ README.md           what this model is, for people
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,18 +23,19 @@ from PIL import Image
 from safetensors.torch import load_file, save
 
 from coverslip.config import AugmentConfig
-from coverslip.data.decoding import ImageReadError
-from coverslip.data.images import read_image
-from coverslip.data.pixels import Geometry, Normalisation, PixelArray
+from coverslip.data.decoding import ImageReadError, PixelArray
+from coverslip.data.pixels import Geometry, Normalisation
+from coverslip.data.reading import Reading
 from coverslip.errors import BundleError, MissingInputError
 from coverslip.evaluation.decision import Decision
-from coverslip.models.classifier import architecture_json, from_architecture
+from coverslip.models.groups import describe, members_of, rebuild
 from coverslip.models.hardware import choose_device, choose_precision
+from coverslip.models.networks import State
 from coverslip.network import Network
 from coverslip.runtime import hash_file, write_file, write_json, writing
-from coverslip.structures import FloatArray, IntArray, Task
+from coverslip.structures import Channel, FloatArray, IntArray, Task, natural_key
 
-FORMAT = 1
+FORMAT = 2
 SAMPLE_SIDE = 512
 TRAINED_ON = "trained_on.txt"
 DIGEST = 16
@@ -52,8 +53,7 @@ class Bundle:
         classes: names in the order of the scores.
         threshold: score of the second class from which it is predicted (binary).
         temperature: by which the log-scores are divided.
-        background: colour under transparent pixels.
-        max_pixels: largest image that is opened.
+        reading: how the files of a sample become one image.
         provenance: data, split, weights, versions, numbers: where the model comes from.
         trained_on: the first 16 hexadecimal digits of the SHA-256 of each image file that it learned from.
     """
@@ -62,19 +62,17 @@ class Bundle:
     task: Task
     classes: tuple[str, ...]
     decision: Decision
-    background: str
-    max_pixels: int
+    reading: Reading
     provenance: dict[str, Any]
     trained_on: tuple[str, ...] = ()
 
-    def read(self, path: Path) -> PixelArray:
-        """Read and resize one image file to stored pixels (height, width, channels).
+    def read(self, files: Sequence[Path]) -> PixelArray:
+        """Read and resize one sample, one file or one a channel, to stored pixels (height, width, channels).
 
         Raises:
             ImageReadError: the file cannot be used.
         """
-        image, _ = read_image(path, background=self.background, max_pixels=self.max_pixels)
-        return self.network.geometry.apply(image)
+        return self.network.geometry.apply(self.reading.read(files)[0])
 
     def scores(self, batches: Iterable[PixelArray]) -> FloatArray:
         """Calibrated probabilities, float64 (n, classes), of stored pixels."""
@@ -104,7 +102,7 @@ def save_bundle(bundle: Bundle, folder: Path, sample: list[PixelArray], card: st
     with writing(folder) as place:
         place.mkdir()
         _write_weights(bundle, place)
-        write_json(place / "model.json", _describe(bundle, hash_file(place / "model.safetensors")))
+        write_json(place / "model.json", _describe(bundle, {file.name: hash_file(file) for file in _weight_files(place)}))
         write_file(place / "README.md", card)
         write_file(place / TRAINED_ON, "".join(f"{digest}\n" for digest in sorted(bundle.trained_on)))
         _write_sample(bundle, place / "sample", sample)
@@ -112,21 +110,27 @@ def save_bundle(bundle: Bundle, folder: Path, sample: list[PixelArray], card: st
 
 
 def _write_weights(bundle: Bundle, place: Path) -> None:
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in bundle.network.classifier.state_dict().items()}
-    write_file(place / "model.safetensors", save(tensors, metadata={"format": "coverslip"}))
+    members = members_of(bundle.network.classifier)
+    for number, member in enumerate(members, start=1):
+        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in member.state_dict().items()}
+        name = "model.safetensors" if len(members) == 1 else f"model-{number}.safetensors"
+        write_file(place / name, save(tensors, metadata={"format": "coverslip"}))
 
 
-def _describe(bundle: Bundle, digest: str) -> dict[str, Any]:
+def _weight_files(place: Path) -> list[Path]:
+    return sorted(place.glob("model*.safetensors"), key=lambda file: natural_key(file.name))
+
+
+def _describe(bundle: Bundle, digests: dict[str, str]) -> dict[str, Any]:
     network = bundle.network
     return {
         "format": FORMAT,
         "task": str(bundle.task),
         "classes": list(bundle.classes),
-        "channels": [channel.name for channel in network.geometry.channel_names],
-        "architecture": architecture_json(network.classifier),
+        "channels": list(network.geometry.channels),
+        "architecture": describe(network.classifier),
         "preprocessing": {
-            "background": bundle.background,
-            "max_pixels": bundle.max_pixels,
+            "reading": asdict(bundle.reading),
             "geometry": asdict(network.geometry),
             "normalisation": network.normalisation.to_json(),
         },
@@ -136,7 +140,7 @@ def _describe(bundle: Bundle, digest: str) -> dict[str, Any]:
             "vertical_flip": network.augment.vertical_flip,
         },
         "decision": bundle.decision.to_json(),
-        "weights_sha256": digest,
+        "weights_sha256": digests,
         "provenance": bundle.provenance,
     }
 
@@ -146,20 +150,26 @@ def _write_sample(bundle: Bundle, folder: Path, images: list[PixelArray]) -> Non
     names = []
     for number, image in enumerate(images):
         down, across = (-(-side // SAMPLE_SIDE) for side in image.shape[:2])
-        name = f"{number}.{'png' if image.dtype == np.uint8 else 'tif'}"
-        _write_image(folder / name, np.ascontiguousarray(image[::down, ::across]))
+        plain = image.dtype == np.uint8 and not bundle.reading.channels
+        name = f"{number}.{'png' if plain else 'tif'}"
+        _write_image(folder / name, np.ascontiguousarray(image[::down, ::across]), bundle.reading)
         names.append(name)
-    stored = np.stack([bundle.read(folder / name) for name in names])
+    stored = np.stack([bundle.read([folder / name]) for name in names])
     expected = {"images": names, "precision": bundle.network.precision, "scores": bundle.scores([stored]).tolist()}
     write_json(folder / "expected.json", expected)
 
 
-def _write_image(path: Path, image: PixelArray) -> None:
+def _write_image(path: Path, image: PixelArray, reading: Reading) -> None:
+    """As PNG or TIFF by the suffix; channels under the names by which they are read."""
     plane = image[..., 0] if image.shape[2] == 1 else image
     if path.suffix == ".png":
         Image.fromarray(plane).save(path)
-    else:
+    elif not reading.channels:
         tifffile.imwrite(path, plane, compression="zlib", photometric="rgb" if plane.ndim == 3 else "minisblack")
+    else:
+        names = {"axes": "CYX", "Channel": {"Name": [channel.source for channel in reading.channels]}}
+        planes = np.ascontiguousarray(np.moveaxis(image, 2, 0))
+        tifffile.imwrite(path, planes, ome=True, compression="zlib", photometric="minisblack", metadata=names)
 
 
 def find_bundle(path: Path) -> Path:
@@ -185,16 +195,25 @@ def load_bundle(path: Path, *, device: str = "auto", precision: str = "auto") ->
     """
     folder = find_bundle(path)
     model = _read_description(folder)
-    weights = folder / "model.safetensors"
-    if not weights.is_file():
-        raise BundleError(f"the bundle {folder} has no model.safetensors; copy the whole folder")
-    if hash_file(weights) != model.get("weights_sha256"):
-        raise BundleError(f"{weights} is not the file that the bundle was saved with (its SHA-256 differs); copy the bundle anew")
     where = choose_device(device)
     try:
-        return _build(model, weights, where, precision)
+        return _build(model, _checked_weights(folder, dict(model["weights_sha256"])), folder, where, precision)
     except (KeyError, TypeError, ValueError, safetensors.SafetensorError, RuntimeError) as error:
         raise BundleError(f"the bundle {folder} cannot be opened: {error}; it is damaged, or from another version of coverslip") from error
+
+
+def _checked_weights(folder: Path, digests: dict[str, str]) -> list[State]:
+    """The tensors of each file of weights.
+
+    Raises:
+        BundleError: one is missing, or another than was saved.
+    """
+    for name, digest in digests.items():
+        if Path(name).name != name or not (folder / name).is_file():
+            raise BundleError(f"the bundle {folder} has no {name}; copy the whole folder")
+        if hash_file(folder / name) != digest:
+            raise BundleError(f"{folder / name} is not the file that the bundle was saved with (its SHA-256 differs); copy the bundle anew")
+    return [load_file(folder / name) for name in digests]
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
@@ -208,12 +227,12 @@ def _read_description(folder: Path) -> dict[str, Any]:
     return model
 
 
-def _build(model: dict[str, Any], weights: Path, where: torch.device, precision: str) -> Bundle:
+def _build(model: dict[str, Any], states: list[State], folder: Path, where: torch.device, precision: str) -> Bundle:
     preprocessing, test_time, decision = model["preprocessing"], model["test_time"], model["decision"]
-    classifier, task = from_architecture(model["architecture"], load_file(weights)), Task(model["task"])
+    classifier, task = rebuild(model["architecture"], states), Task(model["task"])
     network = Network(
         classifier=classifier,
-        geometry=Geometry(**{**preprocessing["geometry"], "box": tuple(preprocessing["geometry"]["box"])}),
+        geometry=_geometry(preprocessing["geometry"]),
         normalisation=Normalisation.from_json(preprocessing["normalisation"]),
         augment=AugmentConfig(horizontal_flip=test_time["horizontal_flip"], vertical_flip=test_time["vertical_flip"]),
         tta=test_time["views"],
@@ -227,11 +246,18 @@ def _build(model: dict[str, Any], weights: Path, where: torch.device, precision:
         task=task,
         classes=tuple(model["classes"]),
         decision=Decision.from_json(task, decision),
-        background=preprocessing["background"],
-        max_pixels=preprocessing["max_pixels"],
+        reading=_reading(preprocessing["reading"]),
         provenance=model["provenance"],
-        trained_on=tuple(listed.read_text(encoding="utf-8").split()) if (listed := weights.parent / TRAINED_ON).is_file() else (),
+        trained_on=tuple(listed.read_text(encoding="utf-8").split()) if (listed := folder / TRAINED_ON).is_file() else (),
     )
+
+
+def _geometry(fields: dict[str, Any]) -> Geometry:
+    return Geometry(**{**fields, "channels": tuple(fields["channels"]), "box": tuple(fields["box"])})
+
+
+def _reading(fields: dict[str, Any]) -> Reading:
+    return Reading(**{**fields, "channels": tuple(Channel(**channel) for channel in fields["channels"])})
 
 
 def self_test(bundle: Bundle, folder: Path) -> float:
@@ -243,7 +269,7 @@ def self_test(bundle: Bundle, folder: Path) -> float:
     place = folder / "sample"
     try:
         expected = json.loads((place / "expected.json").read_text(encoding="utf-8"))
-        stored = np.stack([bundle.read(place / Path(name).name) for name in expected["images"]])
+        stored = np.stack([bundle.read([place / Path(name).name]) for name in expected["images"]])
         wanted = np.array(expected["scores"], dtype=np.float64).reshape(len(stored), len(bundle.classes))
         allowed = max(TOLERANCE[bundle.network.precision], TOLERANCE[expected["precision"]])
     except (OSError, ValueError, KeyError, TypeError, ImageReadError) as error:

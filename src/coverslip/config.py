@@ -19,6 +19,7 @@ from coverslip.errors import ConfigError, MissingInputError, did_you_mean
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Range = Annotated[list[float], Field(min_length=2, max_length=2)]
 
 
 class Section(BaseModel):
@@ -33,7 +34,11 @@ class DataConfig(Section):
     path: str | None = None
     """Folder of class folders, or a CSV or Parquet table."""
     image: str = "image"
-    """Column of the table that names the image files, relative to the table."""
+    """Column of the table that names the image files, or their pattern `images/{Id}_{channel}.png`: columns, and `channel`, in braces."""
+    channels: Annotated[list[str], Field(min_length=1)] | dict[str, str] | None = None
+    """Channels by name: a list chooses and orders them, a table `new = "old"` also renames; grey or RGB when not given."""
+    projection: Literal["max", "mean"] | Annotated[int, Field(ge=0)] | None = None
+    """How the planes of a z-stack become one: the brightest or mean value of each pixel, or the plane with this number, from 0."""
     labels: str | Annotated[list[str], Field(min_length=2)] = "label"
     """Column of the table that holds the label; or a list of columns of 0 and 1, one a class, for several labels an image."""
     separator: Literal[" ", "|", ";", ","] | None = None
@@ -100,10 +105,14 @@ class PixelsConfig(Section):
     """`squash` changes the aspect ratio and loses nothing; `letterbox` pads; `crop` cuts the ends of the longer side."""
     trim: list[Probability] | Literal["auto", "none"] = "auto"
     """Border that is cut off first: top, left, bottom, right edge as shares of the image; `auto` cuts what is the same in all images."""
-    colour: Literal["grey", "rgb", "auto"] = "auto"
-    """`auto` is RGB when all images have colour; grey when none has, or when only some have, which could give the class away."""
+    colour: Literal["grey", "rgb", "channels", "auto"] = "auto"
+    """`auto`: `channels` where there are named ones, `rgb` when all images have colour, else `grey`: that of some gives classes away."""
+    range: Literal["auto", "full", "dataset", "image"] | Range | list[Range] = "auto"
+    """What becomes 0 and 1: the integers' `full` range, `percentiles` of the `dataset` or each `image`, [low, high], or one a channel."""
+    percentiles: Annotated[list[Annotated[float, Field(ge=0, le=100)]], Field(min_length=2, max_length=2)] = [0.1, 99.9]
+    """The percentiles that `range` speaks of, per channel."""
     normalise: Literal["backbone", "dataset", "image", "none"] = "dataset"
-    """`backbone`: its training mean and deviation; `dataset`: those of the training part; `image`: of each image; `none`: [0, 1]."""
+    """After `range`. `backbone`: its training mean and deviation; `dataset`: of the training part; `image`: of each; `none`: [0, 1]."""
     invert: bool | Literal["auto"] = "auto"
     """Dark on white becomes bright on black; `auto` inverts when the training images are mostly near white."""
 
@@ -112,6 +121,19 @@ class PixelsConfig(Section):
         if isinstance(self.trim, list) and not (len(self.trim) == 4 and self.trim[0] < self.trim[2] and self.trim[1] < self.trim[3]):
             raise ValueError(f"trim = {self.trim}: expected four shares, top < bottom and left < right, for example [0.1, 0.1, 0.9, 0.9]")
         return self
+
+    @model_validator(mode="after")
+    def _ranges_rise(self) -> PixelsConfig:
+        stated = [] if isinstance(self.range, str) else self.ranges(1)
+        for name, (low, high) in [("percentiles", tuple(self.percentiles)), *(("range", pair) for pair in stated)]:
+            if not low < high:
+                raise ValueError(f"{name} = {[low, high]}: expected the lower value first")
+        return self
+
+    def ranges(self, channels: int) -> list[tuple[float, float]]:
+        """A stated `range` as (low, high) pairs: as they are, or the only one for each of so many channels."""
+        pairs = [(pair[0], pair[1]) for pair in self.range if isinstance(pair, list)]
+        return pairs or [(float(self.range[0]), float(self.range[1]))] * channels  # type: ignore[arg-type]
 
 
 class AugmentConfig(Section):
@@ -155,8 +177,10 @@ class ModelConfig(Section):
     """Further arguments for the architecture's constructor."""
     pooling: Literal["average", "max", "both"] = "average"
     """How the last feature map becomes a vector."""
-    first_layer: Literal["sum", "mean"] = "sum"
-    """Grey input: the pretrained RGB filters are summed (a grey image then gives what its RGB copy gives) or averaged."""
+    first_layer: Literal["repeat", "mean", "zero"] = "repeat"
+    """Pretrained RGB filters for other channels: `repeat` (grey: what its RGB copy gives); `mean` or `zero` for those beyond RGB."""
+    class_groups: Annotated[int, Field(ge=2)] | list[Annotated[list[str], Field(min_length=1)]] | None = None
+    """Several labels an image: a model of its own for each group of classes: so many groups of neighbours, or as named."""
 
 
 Optimizer = Literal["exact", "adam", "adamw", "sgd", "rmsprop"]
@@ -191,7 +215,11 @@ class TrainingConfig(Section):
     backbone_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Learning rate of the backbone as a share of `learning_rate`."""
     schedule: Schedule = "onecycle"
-    """`onecycle` and `cosine` (with warm-up) change every step; `step` divides by ten at each third; `plateau` halves when stuck."""
+    """`onecycle` and `cosine` (with warm-up) change every step; `step` at each of `step_at`; `plateau` halves when stuck."""
+    step_at: list[Probability] = [1 / 3, 2 / 3]
+    """`step`: shares of the training after which the learning rate changes."""
+    step_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """`step`: what the learning rate is multiplied by each time."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """Decoupled for adamw, L2 otherwise; not applied to biases and norms."""
     gradient_clip: Annotated[float, Field(ge=0)] = 1.0
@@ -216,6 +244,11 @@ class TrainingConfig(Section):
     """`auto` takes bfloat16 where the hardware gains from it."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """`auto` takes a GPU when there is one."""
+
+    @property
+    def frozen_first(self) -> bool:
+        """Whether the head is to learn alone before all layers do."""
+        return self.regime == "finetune" and self.frozen_epochs > 0
 
 
 class DecisionConfig(Section):
@@ -295,9 +328,9 @@ class RunConfig(Section):
                 f'training.optimizer = "exact" solves a linear head: it needs model.head = "single", not {model.head!r}',
             ),
             (
-                training.regime != "scratch" and model.weights == "none",
-                f'training.regime = "{training.regime}" starts from learned weights, but model.weights = "none"; '
-                f'say training.regime = "scratch", or name weights',
+                training.regime == "probe" and model.weights == "none",
+                'training.regime = "probe" needs learned weights, but model.weights = "none"; '
+                'say training.regime = "scratch", or name weights',
             ),
             (
                 training.regime == "probe" and augment.mixup > 0,

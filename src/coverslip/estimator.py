@@ -12,9 +12,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from coverslip.config import load_config
-from coverslip.data.decoding import ImageReadError
-from coverslip.data.images import image_from_array, read_image
-from coverslip.data.pixels import PixelArray
+from coverslip.data.decoding import ImageReadError, PixelArray
+from coverslip.data.reading import Reading
 from coverslip.errors import BadImagesError, InputError
 from coverslip.fitting import fit_arrays
 from coverslip.structures import FloatArray
@@ -80,20 +79,23 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if len(self.classes_) < 2:
             raise InputError(f"y holds one class only ({self.classes_[0]!r}); expected two or more")
         self.n_features_in_ = 1
-        self.network_ = fit_arrays(self._config(), decode(X), targets.astype(np.int64), len(self.classes_))
+        self.network_ = fit_arrays(self._config(), decode(X, self._reading()), targets.astype(np.int64), len(self.classes_))
         return self
 
     def predict_proba(self, X: Any) -> FloatArray:  # noqa: N803
         """Probabilities, float64 (n, classes), columns in the order of `classes_`."""
         check_is_fitted(self)
         geometry = self.network_.geometry
-        return self.network_.scores(np.stack([geometry.apply(image)]) for image in decode(X))
+        return self.network_.scores(np.stack([geometry.apply(image)]) for image in decode(X, self._reading()))
 
     def predict(self, X: Any) -> npt.NDArray[Any]:  # noqa: N803
         """The label of each image, (n,)."""
         scores = self.predict_proba(X)
         chosen: npt.NDArray[Any] = self.classes_[scores.argmax(axis=1)]
         return chosen
+
+    def _reading(self) -> Reading:
+        return Reading.of(self._config().data)
 
     def _config(self) -> Any:
         exact = self.regime == "probe" and self.head == "single"
@@ -107,7 +109,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return config
 
 
-def decode(images: Sequence[Any]) -> list[PixelArray]:
+def decode(images: Sequence[Any], reading: Reading) -> list[PixelArray]:
     """Paths and arrays as decoded images (h, w, c).
 
     Raises:
@@ -116,7 +118,7 @@ def decode(images: Sequence[Any]) -> list[PixelArray]:
     decoded, problems = [], {}
     for number, image in enumerate(images):
         try:
-            decoded.append(image_from_array(image) if isinstance(image, np.ndarray) else read_image(Path(image))[0])
+            decoded.append(reading.of_array(image) if isinstance(image, np.ndarray) else reading.read((Path(image),))[0])
         except (ImageReadError, OSError) as error:
             problems[str(number) if isinstance(image, np.ndarray) else str(image)] = str(error)
     if problems:

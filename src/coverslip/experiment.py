@@ -80,9 +80,7 @@ def run(
             save_bundle(bundle, place.path / "bundle", sample_images(data), model_card(bundle, metrics))
         notes = [note for note in (*data.notes, *learner.notes, decision.note) if note]
         with watch("pictures"):
-            save_pictures(
-                place.path / "pictures", data.table, data.split, data.pixels, data.audit, fitted.network, predictions, data.config
-            )
+            save_pictures(place.path / "pictures", data, fitted.network, predictions)
         place.write_results(learner.history, predictions, metrics, summary)
         place.write_environment(
             fitted.network, learner.config, recipe={"name": recipe, "why": why}, command=command, notes=notes, split=split_facts(data.split)
@@ -94,20 +92,18 @@ def run(
 
 def sample_images(data: Prepared) -> list[Any]:
     """A few decoded images for the bundle's self-test, one of each of the first classes."""
-    from coverslip.data.images import read_image
-
     labels = data.table.labels
     carries = labels.T == 1 if labels.ndim == 2 else np.arange(len(data.table.classes))[:, None] == labels
     rows = list(dict.fromkeys(int(member.argmax()) for member in carries[:3]))
-    settings = data.config.data
-    return [read_image(data.table.paths[row], background=settings.background, max_pixels=settings.max_pixels)[0] for row in rows]
+    return [data.reading.read(data.table.samples[row])[0] for row in rows]
 
 
 def reading_keys(data: Prepared) -> dict[str, Any]:
     """Keys of `[data]` by which the model reads the tables that it is judged on."""
     stated = data.config.data
     kept = list(data.table.classes) if stated.keep is not None or stated.drop_rare else None
-    keys = {"image": stated.image, "labels": stated.labels, "separator": stated.separator, "merge": stated.merge, "keep": kept}
+    keys: dict[str, Any] = {"image": stated.image, "channels": stated.channels, "projection": stated.projection}
+    keys |= {"labels": stated.labels, "separator": stated.separator, "merge": stated.merge, "keep": kept}
     several = {"classes": stated.classes, "allow_empty": stated.allow_empty} if data.table.task is Task.MULTILABEL else {}
     return {key: value for key, value in (keys | several).items() if value not in (None, {})}
 
@@ -131,14 +127,12 @@ def make_bundle(data: Prepared, fitted: Fitted, decision: Decision, learner: Fit
             if part in metrics
         },
     }
-    settings = data.config.data
     return Bundle(
         fitted.network,
         data.table.task,
         data.table.classes,
         decision,
-        settings.background,
-        settings.max_pixels,
+        data.reading,
         provenance,
         tuple(digest[:DIGEST] for digest in data.scan.facts["sha256"].to_numpy()[learned]),
     )

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 
 from coverslip.config import RunConfig, with_values
-from coverslip.data.pixels import Geometry, Normalisation, PixelArray, pixel_statistics
+from coverslip.data.decoding import PixelArray
+from coverslip.data.pixels import GREY, RGB, Geometry, Normalisation, dataset_percentiles, pixel_statistics
+from coverslip.data.reading import Reading
 from coverslip.data.store import Pixels
+from coverslip.errors import ConfigError, InputError
 from coverslip.models.backbones import native_size
 from coverslip.models.classifier import Classifier, build_classifier
+from coverslip.models.groups import Columns, GroupedClassifier, group_columns
 from coverslip.models.hardware import choose_device, choose_precision
 from coverslip.models.summary import Summary, summarise
 from coverslip.network import Network
-from coverslip.preparing import Prepared, inverts
+from coverslip.preparing import Prepared, choose_range, inverts
 from coverslip.record import RunFolder
 from coverslip.runtime import Progress, derived_seed
 from coverslip.structures import FloatArray, IntArray
@@ -42,42 +46,64 @@ class Fits:
         self.config = data.config
         self.history: list[dict[str, Any]] = []
         self.device = choose_device(self.config.training.device)
-        self.template: Classifier = build_classifier(
-            self.config.model,
-            channels=data.geometry.channels,
-            classes=len(data.table.classes),
-            size=(data.geometry.height, data.geometry.width),
-            seed=derived_seed("weights", self.config.training.seed),
-        )
-        if self.config.training.regime == "probe":
-            self.template.backbone.requires_grad_(False)
+        self.columns = group_columns(self.config.model.class_groups, data.table.classes)
+        if len(self.columns) > 1 and not data.samples.several:
+            raise ConfigError("model.class_groups is for several labels an image; here every image has one label")
+        self.templates = [self._template(number) for number in range(len(self.columns))]
         self.precision = choose_precision(self.config.training.precision, self.device)
-        self.notes = list(self.template.notes)
+        self.notes = list(self.templates[0].notes)
+        if len(self.columns) > 1:
+            sizes = ", ".join(str(len(columns)) for columns in self.columns)
+            self.notes.append(f"{len(self.columns)} models, of {sizes} classes, answer as one")
+        if self.config.training.frozen_first and self.config.model.weights == "none":
+            self.notes.append("random weights are not worth keeping frozen: all layers learn from the start")
         split = self.config.split
         self.fits = 1 + split.folds * split.repeats
+
+    def _template(self, group: int) -> Classifier:
+        """The classifier of a class group before it learns."""
+        classifier = build_classifier(
+            self.config.model,
+            channels=len(self.data.geometry.channels),
+            classes=len(self.columns[group]),
+            size=self.data.geometry.size,
+            seed=derived_seed("weights", self.config.training.seed, *([group] if group else [])),
+        )
+        if self.config.training.regime == "probe":
+            classifier.backbone.requires_grad_(False)
+        return classifier
 
     @property
     def summary(self) -> Summary:
         """What the model is made of and what it costs."""
-        height, width, channels = self.data.geometry.shape
-        return summarise(self.template, (height, width), channels, batch_size=self.config.training.batch_size)
+        geometry, batch_size = self.data.geometry, self.config.training.batch_size
+        whole = self.templates[0] if len(self.templates) == 1 else GroupedClassifier(self.templates, self.columns)
+        return summarise(whole, geometry.size, len(geometry.channels), batch_size=batch_size)
 
-    def network(self, rows: IntArray) -> Network:
-        """A fresh network whose normalisation comes from the given training rows."""
-        classifier = copy.deepcopy(self.template)
-        normalisation = choose_normalisation(self.config, self.data.geometry, self.data.pixels, classifier, rows)
+    def network(self, rows: IntArray, group: int = 0) -> Network:
+        """A fresh network of a class group whose normalisation comes from the given training rows."""
+        classifier = copy.deepcopy(self.templates[group])
+        normalisation = choose_normalisation(self.config, self.data.geometry, self.data.depth, self.data.pixels, classifier, rows)
         return Network(
             classifier, self.data.geometry, normalisation, self.config.augment, self.config.training.tta, self.device, self.precision,
             several=self.data.samples.several,
         )  # fmt: skip
 
     def fit(self, rows: IntArray, validation: IntArray, name: str) -> Fitted:
-        """One fit, resumed from its checkpoint when there is one."""
-        minutes = self.config.training.minutes / self.fits if self.config.training.minutes else None
-        checkpoint = self.place.checkpoint(name)
+        """One fit, of all class groups one after the other, resumed from its checkpoints when there are some."""
+        if self.data.samples.several and len(np.unique(self.data.samples.targets[rows], axis=0)) < 2:
+            raise InputError("all images of the training part carry the same labels; check the split, or the labels")
+        if len(self.columns) == 1:
+            return self._fit_group(rows, validation, name, 0)
+        fitted = [self._fit_group(rows, validation, f"{name}-group-{group + 1}", group) for group in range(len(self.columns))]
+        return join_groups(fitted, self.columns)
+
+    def _fit_group(self, rows: IntArray, validation: IntArray, name: str, group: int) -> Fitted:
+        minutes = self.config.training.minutes / (self.fits * len(self.columns)) if self.config.training.minutes else None
+        samples = self.data.samples if len(self.columns) == 1 else self.data.samples.of_classes(self.columns[group])
         fitted = fit(
-            self.network(rows), self.data.samples, rows, validation, self.config,
-            minutes=minutes, checkpoint=checkpoint, on_plan=self._note_plan, progress=self.progress,
+            self.network(rows, group), samples, rows, validation, self.config,
+            minutes=minutes, checkpoint=self.place.checkpoint(name), on_plan=self._note_plan, progress=self.progress,
         )  # fmt: skip
         self.notes += [f"{name}: {fitted.note}"] if fitted.note else []
         return fitted
@@ -128,17 +154,54 @@ class Fits:
         return fitted
 
 
-def choose_normalisation(config: RunConfig, geometry: Geometry, pixels: Pixels, classifier: Classifier, rows: IntArray) -> Normalisation:
-    """The normalisation that the config names; `dataset` is measured on the given training rows only."""
-    kind, invert = config.pixels.normalise, bool(config.pixels.invert)
-    channels = geometry.channels
-    if kind == "backbone":
-        return Normalisation(geometry.full, invert, False, classifier.backbone.mean, classifier.backbone.std)
-    if kind == "dataset":
-        mean, deviation = pixel_statistics(pixels.array, pixels.index[rows], geometry.full)
-        mean = 1 - mean if invert else mean
-        return Normalisation(geometry.full, invert, False, tuple(mean.round(6).tolist()), tuple(deviation.round(6).tolist()))
-    return Normalisation(geometry.full, invert, kind == "image", (0.0,) * channels, (1.0,) * channels)
+def join_groups(fitted: list[Fitted], columns: list[Columns]) -> Fitted:
+    """The fits of class groups as one; the rows of their histories name the group."""
+    members = [one.network.classifier for one in fitted]
+    network = replace(fitted[0].network, classifier=GroupedClassifier([m for m in members if isinstance(m, Classifier)], columns))
+    history = [{"group": number, **row} for number, one in enumerate(fitted, start=1) for row in one.history]
+    seconds = sum(one.seconds for one in fitted)
+    speed = (
+        len(fitted) / sum(1 / max(one.images_per_second, 1e-9) for one in fitted) if all(one.images_per_second for one in fitted) else 0.0
+    )
+    steps = [one.steps for one in fitted if one.steps is not None]
+    return Fitted(network, history, sum(steps) if steps else None, seconds, speed)
+
+
+def choose_normalisation(
+    config: RunConfig, geometry: Geometry, depth: int, pixels: Pixels, classifier: Classifier, rows: IntArray
+) -> Normalisation:
+    """The normalisation that the config names; what it needs of the data is measured on the given training rows only.
+
+    Args:
+        config: the whole config, every `auto` resolved.
+        geometry: what is stored.
+        depth: bits of the files' pixels, in whose units a stated range is given.
+        pixels: stored pixels.
+        classifier: its backbone knows its own mean and deviation.
+        rows: the training rows.
+    """
+    asked, percentiles = config.pixels, (config.pixels.percentiles[0], config.pixels.percentiles[1])
+    planes, unit = len(geometry.channels), geometry.full / (1 if depth == 32 else (1 << depth) - 1)
+    low, high = [0.0] * planes, [float(geometry.full)] * planes
+    if asked.range == "dataset":
+        low, high = dataset_percentiles(pixels.array, pixels.index[rows], percentiles)
+    elif not isinstance(asked.range, str):
+        low, high = ([bound * unit for bound in bounds] for bounds in zip(*asked.ranges(planes), strict=True))
+    together: Literal["together", "each"] = "each" if asked.colour == "channels" else "together"
+    ranged = Normalisation(
+        low=tuple(low),
+        high=tuple(high),
+        percentiles=percentiles if asked.range == "image" else None,
+        clip=asked.range not in ("full", "auto"),
+        invert=bool(asked.invert),
+        per_image=together if asked.normalise == "image" else "none",
+    )
+    if asked.normalise == "backbone":
+        return replace(ranged, mean=classifier.backbone.mean, deviation=classifier.backbone.std)
+    if asked.normalise == "dataset":
+        mean, deviation = pixel_statistics(pixels.array, pixels.index[rows], ranged)
+        return replace(ranged, mean=tuple(mean.round(6).tolist()), deviation=tuple(deviation.round(6).tolist()))
+    return ranged
 
 
 def fit_arrays(config: RunConfig, images: list[PixelArray], targets: IntArray, classes: int) -> Network:
@@ -146,23 +209,23 @@ def fit_arrays(config: RunConfig, images: list[PixelArray], targets: IntArray, c
 
     Args:
         config: the whole config.
-        images: n decoded images, uint8 or uint16 (h, w, c).
+        images: n decoded images, uint8, uint16 or float32 (h, w, c).
         targets: int64 (n,).
         classes: number of classes.
     """
     height, width = (config.pixels.height, config.pixels.width) if config.pixels.height else native_size(config.model)
+    stated = tuple(channel.name for channel in Reading.of(config.data).channels)
     grey = config.pixels.colour == "grey" or (config.pixels.colour == "auto" and any(image.shape[2] == 1 for image in images))
-    bits = max(image.dtype.itemsize * 8 for image in images)
-    geometry = Geometry(height, width or height, config.pixels.fit, 1 if grey else 3, bits)
+    depth = max(image.dtype.itemsize * 8 for image in images)
+    geometry = Geometry(height, width or height, config.pixels.fit, stated or (GREY if grey else RGB), depth)
     pixels, rows = Pixels.of(images, geometry), np.arange(len(images))
-    invert = inverts(config, pixels, rows, geometry)
-    config = with_values(config, pixels={"invert": invert})
+    colour = {"colour": "channels"} if stated else {}
+    config = with_values(config, pixels={"range": choose_range(config, depth), **colour})
+    config = with_values(config, pixels={"invert": inverts(config, pixels, rows, geometry)})
     seed = derived_seed("weights", config.training.seed)
-    classifier = build_classifier(
-        config.model, channels=geometry.channels, classes=classes, size=(geometry.height, geometry.width), seed=seed
-    )
+    classifier = build_classifier(config.model, channels=len(geometry.channels), classes=classes, size=geometry.size, seed=seed)
     device = choose_device(config.training.device)
-    normalisation = choose_normalisation(config, geometry, pixels, classifier, rows)
+    normalisation = choose_normalisation(config, geometry, depth, pixels, classifier, rows)
     precision = choose_precision(config.training.precision, device)
     network = Network(classifier, geometry, normalisation, config.augment, config.training.tta, device, precision)
     samples = Samples(pixels, targets, classes, rows)

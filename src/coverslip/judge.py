@@ -53,7 +53,7 @@ def evaluate_bundle(
         notes = [f"{len(problems)} images could not be read: {', '.join(list(problems)[:5])}"] if problems else []
         notes += known_images(model.bundle, table)
         with watch("pictures"):
-            save_judged_pictures(place.path / "pictures", table, predictions, model.bundle.background, model.bundle.max_pixels)
+            save_judged_pictures(place.path / "pictures", table, predictions, model.bundle.reading)
         place.write_judgement(predictions, numbers, model.bundle, watch, bundle=str(bundle), data=str(data), notes=notes, bad=problems)
         return RunResult(place.path, numbers, watch.total, tuple(notes))
 

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from coverslip.config import AugmentConfig
-from coverslip.data.pixels import Geometry, Normalisation, PixelArray
+from coverslip.data.decoding import PixelArray
+from coverslip.data.pixels import Geometry, Normalisation
 from coverslip.data.transforms import tta_copies
 from coverslip.models.classifier import Classifier
 from coverslip.models.folding import fold_batch_norms
+from coverslip.models.groups import GroupedClassifier
 from coverslip.models.hardware import autocast
 from coverslip.structures import FloatArray
 
@@ -41,7 +43,7 @@ class Network:
         settled: whether the classifier will not learn any more, so that scoring may use a faster copy of it.
     """
 
-    classifier: Classifier
+    classifier: Classifier | GroupedClassifier
     geometry: Geometry
     normalisation: Normalisation
     augment: AugmentConfig

@@ -13,13 +13,15 @@ from PIL import Image
 
 from coverslip.config import RunConfig
 from coverslip.data.audit import Audit
-from coverslip.data.images import read_image
-from coverslip.data.pixels import PixelArray
+from coverslip.data.composite import channel_colours, composite
+from coverslip.data.decoding import PixelArray
+from coverslip.data.reading import Reading
 from coverslip.data.store import Pixels
 from coverslip.data.transforms import augment
 from coverslip.evaluation.frames import label_texts
 from coverslip.evaluation.label_errors import suspected_label_errors
 from coverslip.network import Network
+from coverslip.preparing import Prepared
 from coverslip.record import out_of_sample
 from coverslip.runtime import derived_seed, write_json, writing
 from coverslip.structures import Predictions, Split, Table, Task
@@ -41,60 +43,60 @@ class Album:
 
     folder: Path
     table: Table
-    background: str
-    max_pixels: int
+    reading: Reading
     entries: list[dict[str, Any]] = field(default_factory=list)
     written: dict[int, str] = field(default_factory=dict)
 
     def original(self, row: int) -> str:
-        """A small copy of the image file of a row; gives its name."""
+        """A small copy of the image of a row; gives its name."""
         if row not in self.written:
-            image, _ = read_image(self.table.paths[row], background=self.background, max_pixels=self.max_pixels)
-            self.written[row] = self.keep(f"original-{row}", image)
+            self.written[row] = self.keep(f"original-{row}", self._picture(row))
         return self.written[row]
 
     def thumbnail(self, row: int) -> str:
-        """A thumbnail of the image file of a row, at most 112 pixels on a side, as JPEG; gives its name."""
+        """A thumbnail of the image of a row, at most 112 pixels on a side, as JPEG; gives its name."""
         name = f"thumbnail-{row}.jpg"
         if not (self.folder / name).exists():
-            image, _ = read_image(self.table.paths[row], background=self.background, max_pixels=self.max_pixels)
-            picture = _as_picture(image)
+            picture = _as_pillow(self._picture(row))
             picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
             picture.save(self.folder / name, quality=85)
         return name
 
-    def keep(self, name: str, image: PixelArray) -> str:
-        """Write an image (h, w, c), at most 256 pixels on a side; gives the file's name."""
-        picture = _as_picture(image)
-        picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-        picture.save(self.folder / f"{name}.png", optimize=False)
+    def keep(self, name: str, picture: PixelArray) -> str:
+        """Write a picture, uint8 (h, w, 1 or 3), at most 256 pixels on a side; gives the file's name."""
+        small = _as_pillow(picture)
+        small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+        small.save(self.folder / f"{name}.png", optimize=False)
         return f"{name}.png"
 
     def as_seen(self, batch: torch.Tensor) -> list[PixelArray]:
-        """Normalised float (n, c, h, w) as pictures: each stretched from its lowest to its highest value."""
-        return [_stretched(one.permute(1, 2, 0).cpu().numpy()) for one in batch]
+        """Normalised float (n, c, h, w) as pictures: each stretched from its lowest to its highest value, or each channel by itself."""
+        images = [one.permute(1, 2, 0).cpu().numpy() for one in batch]
+        return [self._composite(image) if self.reading.channels else _stretched(image) for image in images]
+
+    def _picture(self, row: int) -> PixelArray:
+        image, _ = self.reading.read(self.table.samples[row])
+        if self.reading.channels:
+            return self._composite(image)
+        return image if image.dtype == np.uint8 else _stretched(image)
+
+    def _composite(self, image: PixelArray) -> PixelArray:
+        return composite(image, [channel.name for channel in self.reading.channels])
 
 
-def save_pictures(
-    folder: Path,
-    table: Table,
-    split: Split,
-    pixels: Pixels,
-    audit: Audit,
-    network: Network,
-    predictions: dict[str, Predictions],
-    config: RunConfig,
-) -> None:
+def save_pictures(folder: Path, data: Prepared, network: Network, predictions: dict[str, Predictions]) -> None:
     """Write the folder `pictures/` of a run, whole or not at all."""
     with writing(folder) as place:
         place.mkdir()
-        album = Album(place, table, config.data.background, config.data.max_pixels)
-        _samples(album, split, pixels, network)
-        if table.task is Task.MULTILABEL:
-            _with_and_without(album, split)
-        if config.augment.active:
-            _augmented(album, split, pixels, network, config)
-        _duplicates(album, audit)
+        album = Album(place, data.table, data.reading)
+        if data.reading.channels:
+            album.entries.append({"kind": "channels", "colours": channel_colours(data.geometry.channels)})
+        _samples(album, data.split, data.pixels, network)
+        if data.table.task is Task.MULTILABEL:
+            _with_and_without(album, data.split)
+        if data.config.augment.active:
+            _augmented(album, data.split, data.pixels, network, data.config)
+        _duplicates(album, data.audit)
         if predictions:
             judged = out_of_sample(predictions)
             _mistakes(album, judged)
@@ -102,11 +104,11 @@ def save_pictures(
         write_json(place / "index.json", album.entries)
 
 
-def save_judged_pictures(folder: Path, table: Table, judged: Predictions, background: str, max_pixels: int) -> None:
+def save_judged_pictures(folder: Path, table: Table, judged: Predictions, reading: Reading) -> None:
     """Write the folder `pictures/` of an evaluation: the most confident mistakes, and suspected label errors."""
     with writing(folder) as place:
         place.mkdir()
-        album = Album(place, table, background, max_pixels)
+        album = Album(place, table, reading)
         _mistakes(album, judged)
         _label_errors(album, judged)
         write_json(place / "index.json", album.entries)
@@ -192,9 +194,8 @@ def _label_errors(album: Album, judged: Predictions) -> None:
         album.entries.append(entry | {"file": album.original(place[suspect.image])})
 
 
-def _as_picture(image: PixelArray) -> Image.Image:
-    eight = image if image.dtype == np.uint8 else _stretched(image)
-    return Image.fromarray(eight[..., 0] if eight.shape[2] == 1 else eight)
+def _as_pillow(picture: PixelArray) -> Image.Image:
+    return Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture)
 
 
 def _stretched(values: np.ndarray[Any, Any]) -> PixelArray:

@@ -20,17 +20,17 @@ import pandas as pd
 
 from coverslip.bundle import Bundle, find_bundle, load_bundle, self_test
 from coverslip.config import DataConfig, load_config
-from coverslip.data.decoding import ImageReadError
-from coverslip.data.images import image_from_array
-from coverslip.data.pixels import PixelArray
-from coverslip.data.sources import list_images, load_table
-from coverslip.errors import BadImagesError, InputError, MissingInputError
+from coverslip.data.decoding import ImageReadError, PixelArray
+from coverslip.data.sources import list_samples, load_table
+from coverslip.errors import BadImagesError, InputError
 from coverslip.evaluation.frames import predictions_frame
 from coverslip.network import SCORE_BATCH
 from coverslip.runtime import Progress, cpu_count, no_progress, writing
 from coverslip.structures import FloatArray, Predictions, Table, Task
 
-ImageInput = str | Path | npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+ImageInput = str | Path | npt.NDArray[Any]
+Sample = tuple[Path, ...] | npt.NDArray[Any]
+"""The files of a sample, or its pixels."""
 
 
 @dataclass
@@ -98,7 +98,7 @@ class Model:
             raise BadImagesError({names[row]: reason for row, reason in scored.problems.items()})
         return scored.scores
 
-    def score(self, inputs: Sequence[ImageInput], progress: Progress = no_progress) -> Scored:
+    def score(self, inputs: Sequence[Sample], progress: Progress = no_progress) -> Scored:
         """Probabilities of files or arrays, in order, in bounded memory."""
         scores = np.full((len(inputs), len(self.classes)), np.nan)
         problems: dict[int, str] = {}
@@ -124,7 +124,7 @@ class Model:
         progress("predicting", len(inputs), len(inputs), {})
         return Scored(scores, problems)
 
-    def _pixels(self, inputs: Sequence[ImageInput]) -> Iterator[PixelArray | str]:
+    def _pixels(self, inputs: Sequence[Sample]) -> Iterator[PixelArray | str]:
         """Stored pixels of each input in order, or the reason why there are none; at most a few batches ahead."""
         with ThreadPoolExecutor(cpu_count()) as pool:
             waiting: deque[Future[PixelArray | str]] = deque()
@@ -136,11 +136,11 @@ class Model:
                 for item in islice(todo, 1):
                     waiting.append(pool.submit(self._read, item))
 
-    def _read(self, item: ImageInput) -> PixelArray | str:
+    def _read(self, item: Sample) -> PixelArray | str:
         try:
             if isinstance(item, np.ndarray):
-                return self.bundle.network.geometry.apply(image_from_array(item))
-            return self.bundle.read(Path(item))
+                return self.bundle.network.geometry.apply(self.bundle.reading.of_array(item))
+            return self.bundle.read(item)
         except ImageReadError as error:
             return str(error)
         except OSError as error:
@@ -173,10 +173,9 @@ class Model:
             InputError: a class that the bundle does not know.
             ConfigError: an unknown key or a wrong value.
         """
-        own = {"data": self.bundle.provenance.get("data", {})}
-        config = load_config(own, settings or {}, {"data": {"path": str(data)}})
+        config = load_config(self._own_keys(), settings or {}, {"data": {"path": str(data)}})
         table = load_table(config.data, config.split, known_classes=self.classes)
-        scored = self.score(table.paths, progress)
+        scored = self.score(table.samples, progress)
         problems = {table.images[row]: reason for row, reason in scored.problems.items()}
         kept = np.array([row not in scored.problems for row in range(len(table))])
         if not kept.any():
@@ -187,21 +186,25 @@ class Model:
         )
         return predictions, table, problems
 
-    def _expand(self, inputs: ImageInput | Sequence[ImageInput]) -> tuple[list[ImageInput], list[str]]:
+    def _own_keys(self) -> dict[str, Any]:
+        """The keys of `[data]` by which the bundle reads tables, as a layer of a config."""
+        return {"data": self.bundle.provenance.get("data", {})}
+
+    def _data_config(self) -> DataConfig:
+        return load_config(self._own_keys()).data
+
+    def _expand(self, inputs: ImageInput | Sequence[ImageInput]) -> tuple[list[Sample], list[str]]:
         """Files behind paths, in order, with their names; arrays stand for themselves."""
         items: Iterable[ImageInput] = [inputs] if isinstance(inputs, (str, Path, np.ndarray)) else inputs
-        column = self.bundle.provenance.get("data", {}).get("image", DataConfig().image)
-        found: list[ImageInput] = []
+        found: list[Sample] = []
         names: list[str] = []
         for number, item in enumerate(items):
             if isinstance(item, np.ndarray):
                 found.append(item)
                 names.append(str(number))
                 continue
-            if not Path(item).exists():
-                raise MissingInputError(f"no file or folder at {item}")
-            paths, labels = list_images([item], column=column)
-            found += paths
+            files, labels = list_samples([item], self._data_config())
+            found += files
             names += labels
         if not found:
             raise InputError("there is nothing to predict: no image was given")

@@ -31,7 +31,7 @@ from coverslip.runtime import explained, git_state, hash_text, machine_facts, pa
 from coverslip.structures import FloatArray, Predictions, RunResult, Split, Table, Task, number_text
 
 HISTORY = (
-    "fold", "phase", "step", "epoch", "seconds", "learning_rate", "train_loss", "validation_loss", "validation_accuracy",
+    "fold", "group", "phase", "step", "epoch", "seconds", "learning_rate", "train_loss", "validation_loss", "validation_accuracy",
     "validation_macro_f1", "images_per_second", "kept",
 )  # fmt: skip
 _LOG = logging.getLogger("coverslip")
@@ -259,7 +259,7 @@ def out_of_sample(predictions: dict[str, Predictions]) -> Predictions:
 def model_card(bundle: Bundle, metrics: dict[str, Any]) -> str:
     """README.md of a bundle: what the model is, what it was judged on, how to use it."""
     provenance, geometry = bundle.provenance, bundle.network.geometry
-    split, channels = provenance["split"], ", ".join(channel.name for channel in geometry.channel_names)
+    split, channels = provenance["split"], ", ".join(geometry.channels)
     lines = [
         f"# {', '.join(bundle.classes)}",
         "",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,12 @@ import numpy as np
 
 from coverslip.config import AugmentConfig, ModelConfig, RunConfig, load_config, merge_layers, parse_overrides, read_toml
 from coverslip.data.audit import Audit, audit
-from coverslip.data.pixels import WHOLE, Geometry, Normalisation, PixelArray
+from coverslip.data.decoding import PixelArray
+from coverslip.data.pixels import GREY, WHOLE, Geometry, Normalisation, dataset_percentiles
+from coverslip.data.reading import Reading
 from coverslip.data.scan import scan_images
 from coverslip.data.sources import load_table
-from coverslip.data.store import glance, some_images
+from coverslip.data.store import Glance, glance, some_images
 from coverslip.errors import ConfigError, InputError
 from coverslip.experiment import run
 from coverslip.models.backbones import native_size
@@ -24,7 +26,7 @@ from coverslip.models.hub import hub_answers
 from coverslip.models.weights import local_weights
 from coverslip.network import SCORE_BATCH, Network
 from coverslip.runtime import Progress, no_progress
-from coverslip.structures import FloatArray, RunResult, Table
+from coverslip.structures import Channel, FloatArray, RunResult, Table
 from coverslip.training.choice import CANDIDATES, FEW_IMAGES, Sight, choose_recipe
 from coverslip.training.recipes import load_recipe
 from coverslip.training.symmetry import UNTESTED, Symmetry, invisible, visibility
@@ -124,7 +126,7 @@ def data_layer(data: str) -> dict[str, Any]:
 def look(config: RunConfig) -> Sight:
     """What the choice of a recipe rests on: the data, the weights that can be found, the hardware, the budget."""
     table = load_table(config.data, config.split)
-    seen = glance(table, config.data)
+    seen = glance(table, Reading.of(config.data))
     found = tuple(name for name in CANDIDATES if local_weights(name) is not None)
     model, training = config.model, config.training
     if not found and model.weights == "pretrained" and hub_answers():
@@ -144,26 +146,32 @@ def look(config: RunConfig) -> Sight:
         asked_weights=model.weights if "weights" in model.model_fields_set else None,
         minutes=training.minutes,
         gpu=choose_device(training.device).type != "cpu",
-        symmetry=ask_symmetry(config, table, backbone if backbone and local_weights(backbone) else None)
+        symmetry=ask_symmetry(config, table, seen, backbone if backbone and local_weights(backbone) else None)
         if len(table) >= FEW_IMAGES and training.regime != "probe"
         else UNTESTED,
     )
 
 
-def ask_symmetry(config: RunConfig, table: Table, backbone: str | None) -> Symmetry:
+def ask_symmetry(config: RunConfig, table: Table, seen: Glance, backbone: str | None) -> Symmetry:
     """Which flips and turns the images allow, asked of some of them; see `coverslip.training.symmetry`.
 
     Args:
         config: how images are read.
         table: n labelled samples.
+        seen: what the images look like.
         backbone: one whose pretrained weights are on this machine, or None: pixels take the place of its features.
     """
-    geometry = Geometry(ASK_SIDE, ASK_SIDE, "squash", 1, 8)
-    rows, images = some_images(table, config.data, geometry, ASK_IMAGES)
+    reading = Reading.of(config.data)
+    reading = replace(reading, channels=reading.channels or Channel.of(*seen.names))
+    names = tuple(channel.name for channel in reading.channels) or GREY
+    geometry = Geometry(ASK_SIDE, ASK_SIDE, "squash", names, seen.depth if names != GREY or seen.depth == 32 else 8)
+    rows, images = some_images(table, reading, geometry, ASK_IMAGES)
     if not len(rows):
         return UNTESTED
     kinds = {"horizontal flips": images[:, :, ::-1], "vertical flips": images[:, ::-1], "turns": images.transpose(0, 2, 1, 3)}
-    features_of = frozen_features(backbone, geometry) if backbone else _flat_pixels
+    low, high = dataset_percentiles(images, np.arange(len(images)), (0.0, 100.0)) if seen.depth == 32 else ((0.0,), (float(geometry.full),))
+    ranged = Normalisation(tuple(low), tuple(high))
+    features_of = frozen_features(backbone, geometry, ranged) if backbone else _flat_pixels
     plain = features_of(images)
     areas = {kind: visibility(plain, features_of(changed), table.labels[rows], seed=0) for kind, changed in kinds.items()}
     allowed = {kind: invisible(area, len(table.classes)) for kind, area in areas.items()}
@@ -171,11 +179,10 @@ def ask_symmetry(config: RunConfig, table: Table, backbone: str | None) -> Symme
     return Symmetry(allowed["horizontal flips"], allowed["vertical flips"], allowed["turns"] and allowed["vertical flips"], said)
 
 
-def frozen_features(backbone: str, geometry: Geometry) -> Callable[[PixelArray], FloatArray]:
-    """Features of a pretrained backbone, of stored pixels (n, h, w, 1)."""
-    size = (geometry.height, geometry.width)
-    classifier = build_classifier(ModelConfig(backbone=backbone), channels=1, classes=2, size=size, seed=0)
-    normalisation = Normalisation(geometry.full, False, False, classifier.backbone.mean, classifier.backbone.std)
+def frozen_features(backbone: str, geometry: Geometry, ranged: Normalisation) -> Callable[[PixelArray], FloatArray]:
+    """Features of a pretrained backbone, of stored pixels (n, h, w, c)."""
+    classifier = build_classifier(ModelConfig(backbone=backbone), channels=len(geometry.channels), classes=2, size=geometry.size, seed=0)
+    normalisation = replace(ranged, mean=classifier.backbone.mean, deviation=classifier.backbone.std)
     device = choose_device("auto")
     network = Network(classifier, geometry, normalisation, AugmentConfig(), "none", device, choose_precision("auto", device))
 
@@ -209,8 +216,10 @@ def audit_data(data: str, settings: Sequence[str], progress: Progress = no_progr
     config = load_config(data_layer(data), parse_overrides(settings))
     config.check()
     table = load_table(config.data, config.split)
-    table, scan, bad = usable_rows(table, scan_images(table, config.data, progress=progress), "skip")
+    reading = Reading.of(config.data)
+    reading = replace(reading, channels=reading.channels or Channel.of(*reading.names_of(table.samples)))
+    table, scan, bad = usable_rows(table, scan_images(table, reading, progress=progress), "skip")
     height, width = config.pixels.height, config.pixels.width
     if height is None:
         height, width = native_size(config.model)
-    return audit(table, scan, fit=config.pixels.fit, height=height, width=width, bad=bad, background=config.data.background)
+    return audit(table, scan, fit=config.pixels.fit, height=height, width=width, bad=bad, reading=reading)

@@ -32,13 +32,24 @@ class Task(StrEnum):
 
 @dataclass(frozen=True)
 class Channel:
-    """A named plane of an image, e.g. `grey`, `red`, `nucleus`."""
+    """A named plane of an image.
+
+    Attributes:
+        name: what it is called here, e.g. `grey`, `red`, `nucleus`.
+        source: what it is called in the files or in their names.
+    """
 
     name: str
+    source: str
+
+    @staticmethod
+    def of(*names: str) -> tuple[Channel, ...]:
+        """Channels that keep the names of their source."""
+        return tuple(Channel(name, name) for name in names)
 
 
-GREY = (Channel("grey"),)
-RGB = (Channel("red"), Channel("green"), Channel("blue"))
+GREY = Channel.of("grey")
+RGB = Channel.of("red", "green", "blue")
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,8 @@ class Table:
             None when the samples carry no labels.
         task: binary, multiclass or multilabel.
         channels: the planes of a sample, in order.
+        files: the files of each sample, relative to `root`, one a channel in the order of `channels`; None where a sample is one
+            file, named by `images`.
         groups: str (n,), what must not straddle a split; None without groups.
         preset: str (n,) of `train`, `validation`, `test` where the source gives the split; None otherwise.
         ignored: files that are no images by their name, listed and not read.
@@ -65,6 +78,7 @@ class Table:
     targets: IntArray | None
     task: Task
     channels: tuple[Channel, ...] = RGB
+    files: tuple[tuple[str, ...], ...] | None = None
     groups: StrArray | None = None
     preset: StrArray | None = None
     ignored: tuple[str, ...] = ()
@@ -74,9 +88,10 @@ class Table:
         return len(self.images)
 
     @property
-    def paths(self) -> list[Path]:
-        """The file of each sample."""
-        return [self.root / image for image in self.images]
+    def samples(self) -> list[tuple[Path, ...]]:
+        """The files of each sample: one, or one a channel."""
+        files = [(image,) for image in self.images] if self.files is None else self.files
+        return [tuple(self.root / name for name in names) for names in files]
 
     @property
     def labels(self) -> IntArray:
@@ -95,6 +110,7 @@ class Table:
         return replace(
             self,
             images=tuple(self.images[i] for i in index),
+            files=None if self.files is None else tuple(self.files[i] for i in index),
             targets=None if self.targets is None else self.targets[index],
             groups=None if self.groups is None else self.groups[index],
             preset=None if self.preset is None else self.preset[index],

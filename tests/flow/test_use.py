@@ -96,7 +96,7 @@ def test_python_face(gel_run: Path, gels: Path) -> None:
     files = sorted(path for path in gels.rglob("*") if path.is_file())[:3]
     frame = model.predict(files)
     assert list(frame["predicted"]) == [max(model.classes, key=lambda name: row[f"p_{name}"]) for _, row in frame.iterrows()]
-    with pytest.raises(coverslip.errors.MissingInputError, match="no file or folder"):
+    with pytest.raises(coverslip.errors.MissingInputError, match="there is nothing at nowhere"):
         model.predict("nowhere.png")
 
 

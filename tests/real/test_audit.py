@@ -10,6 +10,7 @@ import pytest
 from coverslip.config import DataConfig, SplitConfig
 from coverslip.data.audit import Audit, audit
 from coverslip.data.duplicates import duplicate_groups
+from coverslip.data.reading import Reading
 from coverslip.data.scan import scan_images, usable_rows
 from coverslip.data.sources import load_table
 
@@ -21,8 +22,9 @@ def look(name: str, group: str | None = None) -> Audit:
         pytest.skip(f"no real images at {ROOT / name}; set COVERSLIP_TEST_DATA")
     config = DataConfig(path=str(ROOT / name))
     table = load_table(config, SplitConfig(group=group))
-    table, scan, bad = usable_rows(table, scan_images(table, config), "stop")
-    found = audit(table, scan, fit="crop", height=224, width=224, bad=bad)
+    reading = Reading.of(config)
+    table, scan, bad = usable_rows(table, scan_images(table, reading), "stop")
+    found = audit(table, scan, fit="crop", height=224, width=224, bad=bad, reading=reading)
     groups = duplicate_groups(len(table), found.duplicates.exact, found.duplicates.confirmed)
     assert (groups >= 0).sum() >= len(found.duplicates.exact) + len(found.duplicates.confirmed)
     return found

@@ -16,20 +16,27 @@ from coverslip.start import begin
 from coverslip.training.recipes import recipe_names
 
 SHORT = ("training.minutes=0.5", "intervals.resamples=200")
+CELLS = (*SHORT, "model.backbone=mobilenetv2_100", "pixels.height=128", "pixels.width=128")
 RECIPES = {
     "blood": ("blood/labels.csv", SHORT),
     "charts": ("charts", SHORT),
     "charts-alexnet": ("charts", (*SHORT, "training.steps=2")),
     "gel-probe": ("gel", SHORT),
+    "hpa-10-transfer": ("cells/train.csv", CELLS),
+    "hpa-28": ("cells/train.csv", (*CELLS, "split.group=Field")),
+    "hpa-large": ("cells/train.csv", (*CELLS, "split.group=Field")),
+    "hpa-small": ("cells/train.csv", (*SHORT, "split.group=Field")),
     "nuclei-finetune": ("nuclei", SHORT),
     "quick": ("gel", (*SHORT, "pixels.colour=grey")),
 }
+TOO_FEW_TO_LEARN = ("hpa-10-transfer", "hpa-28", "hpa-large", "hpa-small")
 LEAST = {"blood": 0.45, "charts": 0.5, "charts-alexnet": 0.3, "gel-probe": 0.95, "nuclei-finetune": 0.3, "quick": 0.5}
 
 
 def test_every_recipe_is_tested() -> None:
     assert sorted(RECIPES) == recipe_names()
-    assert len(RECIPES) == 6
+    assert len(RECIPES) == 10
+    assert {*LEAST, *TOO_FEW_TO_LEARN} == set(RECIPES)
 
 
 @pytest.mark.parametrize("recipe", sorted(RECIPES))
@@ -41,12 +48,13 @@ def test_recipe_runs_to_a_report(recipe: str, data_folder: Path, weights_folder:
     result = run(start.config, start.folder, recipe=recipe)
     part = result.metrics.get("test") or result.metrics["folds"]
     number = part["macro_f1" if result.metrics["task"] == "multilabel" else "accuracy"]
-    assert number["value"] >= LEAST[recipe]
-    assert number["low"] <= number["value"] <= number["high"]
+    if recipe not in TOO_FEW_TO_LEARN:
+        assert number["value"] >= LEAST[recipe]
+        assert number["low"] <= number["value"] <= number["high"]
     assert write_report(result.folder).stat().st_size > 50_000
     split = pd.read_csv(result.folder / "split.csv")
     some = split["image"].iloc[:: max(1, len(split) // 5)][:5]
-    root = data_folder / folder.removesuffix("labels.csv")
+    root = data_folder / folder.removesuffix("labels.csv").replace("train.csv", "images")
     predicted = Model(result.folder).predict([root / image for image in some])
     labels = predicted["predicted"].str.split("|").explode()
     assert labels[labels != ""].isin(json.loads((result.bundle / "model.json").read_text())["classes"]).all()

@@ -1,6 +1,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +14,26 @@ from safetensors.torch import load_file, save_file
 
 from coverslip.bundle import Bundle, find_bundle, load_bundle, save_bundle, self_test
 from coverslip.config import AugmentConfig, ModelConfig
-from coverslip.data.pixels import Geometry, Normalisation
+from coverslip.data.pixels import GREY, RGB, Geometry, Normalisation
+from coverslip.data.reading import Reading
 from coverslip.errors import BundleError, MissingInputError
 from coverslip.evaluation.decision import Decision
 from coverslip.models.classifier import build_classifier
 from coverslip.network import Network
 from coverslip.runtime import hash_file
-from coverslip.structures import Task
+from coverslip.structures import Channel, Task
+
+NAMES = {1: GREY, 3: RGB, 4: ("dna", "tubulin", "er", "protein")}
 
 
 def bundle_of(channels: int = 1, bits: int = 8, classes: tuple[str, ...] = ("a", "b"), **changes: Any) -> Bundle:
+    full = float(min(1 << bits, 1 << 16) - 1)
     config = ModelConfig(backbone="small_30k", weights="none", head=[8])
     classifier = build_classifier(config, channels=channels, classes=len(classes), size=(32, 32), seed=3)
     network = Network(
         classifier=classifier,
-        geometry=Geometry(32, 32, "letterbox", channels, bits, (0.0, 0.1, 0.9, 1.0)),
-        normalisation=Normalisation((1 << bits) - 1, True, False, (0.4,) * channels, (0.2,) * channels),
+        geometry=Geometry(32, 32, "letterbox", NAMES[channels], bits, (0.0, 0.1, 0.9, 1.0)),
+        normalisation=Normalisation((0.0,), (full,), invert=True, mean=(0.4,) * channels, deviation=(0.2,) * channels),
         augment=AugmentConfig(vertical_flip=True),
         tta="flips",
         device=torch.device("cpu"),
@@ -39,8 +44,7 @@ def bundle_of(channels: int = 1, bits: int = 8, classes: tuple[str, ...] = ("a",
     task = Task.BINARY if len(classes) == 2 else Task.MULTICLASS
     settings: dict[str, Any] = {
         "decision": Decision(task, changes.pop("threshold", 0.3), changes.pop("temperature", 1.7)),
-        "background": "#10ff00",
-        "max_pixels": 10_000,
+        "reading": Reading("#10ff00", 10_000),
         "provenance": {"images": 7},
     }
     return Bundle(network, task, classes, **{**settings, **changes})
@@ -48,8 +52,8 @@ def bundle_of(channels: int = 1, bits: int = 8, classes: tuple[str, ...] = ("a",
 
 def images(channels: int = 1, bits: int = 8, n: int = 3, shape: tuple[int, int] = (40, 50)) -> list[np.ndarray[Any, Any]]:
     generator = np.random.default_rng(0)
-    high = 1 << bits
-    dtype = np.uint8 if bits == 8 else np.uint16
+    high = min(1 << bits, 1 << 16)
+    dtype = {8: np.uint8, 16: np.uint16, 32: np.float32}[bits]
     return [generator.integers(0, high // (k + 1), (*shape, channels)).astype(dtype) for k in range(n)]
 
 
@@ -90,7 +94,7 @@ def test_what_is_loaded_is_what_was_saved(tmp_path: Path, channels: int, bits: i
     before = bundle_of(channels, bits, ("x", "y", "z"))
     save_bundle(before, tmp_path / "b", images(channels, bits), "# card\n")
     after = load_bundle(tmp_path / "b", device="cpu", precision="32")
-    for name in ("task", "classes", "decision", "background", "max_pixels", "provenance"):
+    for name in ("task", "classes", "decision", "reading", "provenance"):
         assert getattr(after, name) == getattr(before, name), name
     for name in ("geometry", "normalisation", "augment", "tta", "precision"):
         assert getattr(after.network, name) == getattr(before.network, name), name
@@ -112,7 +116,7 @@ def test_the_sample_keeps_its_depth(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shape", [(1500, 30), (30, 1500), (2, 2000), (513, 2), (512, 512)])
 def test_large_samples_are_thinned_and_odd_shapes_are_kept_readable(tmp_path: Path, shape: tuple[int, int]) -> None:
-    save_bundle(bundle_of(max_pixels=10**6), tmp_path / "b", images(shape=shape, n=1), "")
+    save_bundle(bundle_of(reading=Reading(max_pixels=10**6)), tmp_path / "b", images(shape=shape, n=1), "")
     with Image.open(tmp_path / "b" / "sample" / "0.png") as sample:
         assert max(sample.size) <= 512
         assert min(sample.size) == min(shape)
@@ -150,11 +154,57 @@ def test_temperature_and_threshold_are_applied() -> None:
 def test_an_image_file_is_read_as_the_bundle_says(tmp_path: Path) -> None:
     clear = np.zeros((30, 30, 4), dtype=np.uint8)
     Image.fromarray(clear).save(tmp_path / "clear.png")
-    pixels = bundle_of(channels=3, background="#10ff00").read(tmp_path / "clear.png")
+    pixels = bundle_of(channels=3).read([tmp_path / "clear.png"])
     assert pixels.shape == (32, 32, 3)
     assert pixels[0, 0].tolist() == [16, 255, 0]
     with pytest.raises(ValueError, match="pixels"):
-        bundle_of(max_pixels=100).read(tmp_path / "clear.png")
+        bundle_of(reading=Reading(max_pixels=100)).read([tmp_path / "clear.png"])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_named_channels_travel_with_the_bundle(tmp_path: Path, dtype: type) -> None:
+    bits = np.dtype(dtype).itemsize * 8
+    reading = Reading(channels=tuple(Channel(name, f"w{number}") for number, name in enumerate(NAMES[4])), projection="max")
+    before = bundle_of(4, bits, ("x", "y", "z"), reading=reading)
+    save_bundle(before, tmp_path / "b", images(4, bits), "")
+    after = load_bundle(tmp_path / "b", device="cpu", precision="32")
+    assert after.reading == reading
+    assert after.network.geometry == before.network.geometry
+    assert after.network.normalisation == before.network.normalisation
+    assert json.loads((tmp_path / "b" / "model.json").read_text())["channels"] == ["dna", "tubulin", "er", "protein"]
+    samples = sorted((tmp_path / "b" / "sample").glob("*.tif"))
+    assert len(samples) == 3
+    for file, image in zip(samples, images(4, bits), strict=True):
+        assert np.array_equal(tifffile.imread(file), image.transpose(2, 0, 1))
+        assert np.array_equal(after.read([file]), before.network.geometry.apply(image))
+    shuffled = replace(after.reading, channels=after.reading.channels[::-1])
+    assert np.array_equal(shuffled.read([samples[0]])[0], images(4, bits)[0][..., ::-1])
+
+
+def test_a_sample_of_several_files_is_read_as_the_bundle_says(tmp_path: Path) -> None:
+    bundle = bundle_of(4, reading=Reading(channels=Channel.of(*NAMES[4])))
+    image, files = images(4)[0], [tmp_path / f"{number}.png" for number in range(4)]
+    for number, file in enumerate(files):
+        Image.fromarray(image[..., number]).save(file)
+    assert np.array_equal(bundle.read(files), bundle.network.geometry.apply(image))
+    files[1].unlink()
+    with pytest.raises(ValueError, match=r"channel 'tubulin', 1\.png"):
+        bundle.read(files)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda reading: reading.update(channels=["dna"]),
+        lambda reading: reading.update(channels=[{"name": "dna"}]),
+        lambda reading: reading.update(colour="grey"),
+        lambda reading: reading.pop("channels"),
+    ],
+)
+def test_a_wrong_reading_in_the_description_is_met(folder: Path, change: Callable[[Any], Any]) -> None:
+    edit(folder / "model.json", lambda model: change(model["preprocessing"]["reading"]))
+    with pytest.raises(BundleError):
+        load_bundle(folder)
 
 
 # Finding --------------------------------------------------------------------------------------------------------------
@@ -267,7 +317,7 @@ def test_weights_of_another_network_are_met_also_with_a_matching_hash(folder: Pa
     tensors = load_file(weights)
     tensors.pop("head.0.weight")
     save_file(tensors, weights)
-    edit(folder / "model.json", lambda model: model.update(weights_sha256=hash_file(weights)))
+    edit(folder / "model.json", lambda model: model["weights_sha256"].update({"model.safetensors": hash_file(weights)}))
     with pytest.raises(BundleError, match="do not fit"):
         load_bundle(folder)
 

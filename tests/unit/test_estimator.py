@@ -51,6 +51,18 @@ def test_paths_give_what_their_arrays_give(images: tuple[np.ndarray, np.ndarray]
     assert np.array_equal(from_paths, from_arrays)
 
 
+def test_arrays_of_named_channels_are_learned_from(images: tuple[np.ndarray, np.ndarray]) -> None:
+    """The fourth channel alone tells the classes apart."""
+    pictures, labels = images
+    four = np.zeros((80, 32, 32, 4), dtype=np.uint8)
+    four[..., 3] = pictures
+    model = ImageClassifier(**SMALL, sections={"data": {"channels": ["a", "b", "c", "d"]}}).fit(four[:60], labels[:60])
+    assert model.network_.geometry.channels == ("a", "b", "c", "d")
+    assert (model.predict(four[60:]) == labels[60:]).mean() > 0.8
+    with pytest.raises(BadImagesError, match=r"expected \(height, width, 4\): a, b, c, d"):
+        model.predict_proba(four[..., :3])
+
+
 def test_scikit_learn_conventions(images: tuple[np.ndarray, np.ndarray]) -> None:
     pictures, labels = images
     model = ImageClassifier(**{**SMALL, "epochs": 6})

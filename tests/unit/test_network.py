@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from coverslip.config import AugmentConfig, ModelConfig
-from coverslip.data.pixels import Geometry, Normalisation
+from coverslip.data.pixels import GREY, RGB, Geometry, Normalisation
 from coverslip.models.classifier import build_classifier
 from coverslip.network import Network, chunks
 
@@ -18,8 +18,8 @@ def network(channels: int = 1, classes: int = 3, **changes: Any) -> Network:
         ModelConfig(backbone="small_30k", weights="none"), channels=channels, classes=classes, size=(32, 32), seed=0
     )
     settings = {
-        "geometry": Geometry(32, 32, "squash", channels, 8),
-        "normalisation": Normalisation(255, False, False, (0.5,) * channels, (0.25,) * channels),
+        "geometry": Geometry(32, 32, "squash", RGB if channels == 3 else GREY, 8),
+        "normalisation": Normalisation((0.0,), (255.0,), mean=(0.5,), deviation=(0.25,)),
         "augment": AugmentConfig(horizontal_flip=True),
         "tta": "none",
         "device": CPU,
@@ -34,8 +34,8 @@ def network(channels: int = 1, classes: int = 3, **changes: Any) -> Network:
 def spread_scores(made: Network, pixels: np.ndarray[Any, Any]) -> None:
     """Scale the random head so that its logits have mean 0 and deviation 1: scores that differ visibly."""
     logits = made.classifier.eval()(made.batch(pixels))
-    made.classifier.head.bias.sub_(logits.mean(dim=0)).div_(logits.std(dim=0))  # type: ignore[operator, union-attr]
-    made.classifier.head.weight.div_(logits.std(dim=0)[:, None])  # type: ignore[operator, union-attr]
+    made.classifier.head.bias.sub_(logits.mean(dim=0)).div_(logits.std(dim=0))  # type: ignore[operator]
+    made.classifier.head.weight.div_(logits.std(dim=0)[:, None])  # type: ignore[operator]
 
 
 def stored(n: int, channels: int = 1, seed: int = 0) -> np.ndarray[Any, Any]:
@@ -47,7 +47,8 @@ def by_hand(net: Network, pixels: np.ndarray[Any, Any]) -> Tensor:
     net.classifier.eval()
     batch = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
     with torch.no_grad():
-        return net.classifier(batch).double().softmax(dim=1)
+        logits: Tensor = net.classifier(batch)
+    return logits.double().softmax(dim=1)
 
 
 def test_scores_are_probabilities_whatever_the_batches() -> None:

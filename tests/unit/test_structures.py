@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coverslip.structures import (
+    Channel,
     RunResult,
     Split,
     Table,
@@ -87,8 +89,24 @@ def test_labels_as_text() -> None:
     assert table([[1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1]]).label_text(0) == "x|z"
 
 
-def test_paths_are_below_the_root() -> None:
-    assert table().paths[2] == Path("/data/b/3.png")
+def test_the_files_of_a_sample_are_below_the_root() -> None:
+    assert table().samples[2] == (Path("/data/b/3.png"),)
+    assert len(table().samples) == 4
+
+
+def test_a_sample_of_several_files_keeps_them_with_its_row() -> None:
+    files = tuple((f"{name}_red.tif", f"{name}_green.tif") for name in "abcd")
+    several = replace(table([0, 1, 2, 0]), files=files)
+    assert several.samples[3] == (Path("/data/d_red.tif"), Path("/data/d_green.tif"))
+    taken = several.take(np.array([2, 0]))
+    assert taken.images == ("b/3.png", "a/1.png")
+    assert taken.files == (("c_red.tif", "c_green.tif"), ("a_red.tif", "a_green.tif"))
+    assert taken.samples[1] == several.samples[0]
+    assert table().take(np.array([1])).files is None
+
+
+def test_channels_keep_the_names_of_their_source_unless_told_otherwise() -> None:
+    assert Channel.of("red", "DNA") == (Channel("red", "red"), Channel("DNA", "DNA"))
 
 
 def test_parts_of_a_split_in_table_order() -> None:

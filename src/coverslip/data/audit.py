@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from coverslip.data.duplicates import COMPARED_SIDE, Duplicates, Picture, near_duplicates
-from coverslip.data.images import MAX_PIXELS, read_image
+from coverslip.data.reading import Reading
 from coverslip.data.scan import Scan, grey_levels, shrink
 from coverslip.data.shortcuts import Shortcut, find_shortcuts
 from coverslip.structures import StrArray, Table, class_counts
@@ -96,7 +96,7 @@ def audit(
     height: int | None,
     width: int | None,
     bad: Mapping[str, str],
-    background: str = "#ffffff",
+    reading: Reading,
 ) -> Audit:
     """Look for what spoils a training or its numbers.
 
@@ -107,10 +107,10 @@ def audit(
         height: rows of the network's input; a square is assumed when not given.
         width: columns of the network's input; `height` when not given.
         bad: images that were left out, with the reason.
-        background: colour under transparent pixels, for confirming duplicates.
+        reading: how the files of a sample become one image, for confirming duplicates.
     """
     facts = scan.facts
-    duplicates = find_duplicates(table, scan, background)
+    duplicates = find_duplicates(table, scan, reading)
     pairs = _named_pairs(table, duplicates)
     counts = {} if table.targets is None else dict(zip(table.classes, class_counts(table.targets, table.classes).tolist(), strict=True))
     simple = table.targets is not None and table.targets.ndim == 1
@@ -141,13 +141,12 @@ def audit(
     )
 
 
-def find_duplicates(table: Table, scan: Scan, background: str = "#ffffff") -> Duplicates:
+def find_duplicates(table: Table, scan: Scan, reading: Reading) -> Duplicates:
     """Exact and near duplicates of a scanned table; the few promising pairs are read again to compare their pixels."""
-    most = max(MAX_PIXELS, int((scan.facts["height"] * scan.facts["width"]).max()))
+    samples = table.samples
 
     def read(row: int) -> Picture:
-        pixels, _ = read_image(table.root / table.images[row], background=background, max_pixels=most)
-        return shrink(grey_levels(pixels), COMPARED_SIDE, COMPARED_SIDE)
+        return shrink(grey_levels(reading.read(samples[row])[0]), COMPARED_SIDE, COMPARED_SIDE)
 
     return near_duplicates(scan.hashes, scan.thumbnails, sha256=scan.facts["sha256"].tolist(), read=read)
 
@@ -266,12 +265,16 @@ def _balance_findings(counts: Mapping[str, int]) -> list[Finding]:
     if not counts:
         return []
     found = []
+    absent = [name for name, count in counts.items() if count == 0]
+    if absent:
+        found.append(Finding("absent class", "warning", f"no image of {', '.join(absent)}: such a class cannot be learned, nor judged"))
+    counts = {name: count for name, count in counts.items() if count}
     tiny = [f"{name} ({count})" for name, count in counts.items() if count < TINY_CLASS]
     if tiny:
         message = f"fewer than {TINY_CLASS} images of {', '.join(tiny)}: too few for numbers; add images, or join classes (data.merge)"
         found.append(Finding("tiny class", "warning", message))
     most, least = max(counts, key=lambda name: counts[name]), min(counts, key=lambda name: counts[name])
-    ratio = counts[most] / max(counts[least], 1)
+    ratio = counts[most] / counts[least]
     if ratio >= IMBALANCED:
         message = (
             f"{most} ({counts[most]}) has {ratio:.0f} times the images of {least} ({counts[least]}): look at balanced accuracy and macro F1"
@@ -296,7 +299,7 @@ def _oddities(facts: pd.DataFrame, what: str, values: pd.Series) -> list[Finding
 
 
 def _range_findings(facts: pd.DataFrame) -> list[Finding]:
-    deep = (facts["bits"] > 8).to_numpy()
+    deep = ((facts["bits"] > 8) & (facts["bits"] <= 16)).to_numpy()
     narrow = deep & ((facts["high"] - facts["low"]) < SMALL_RANGE).to_numpy()
     found = []
     if narrow.any():

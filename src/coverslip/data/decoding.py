@@ -2,13 +2,61 @@
 
 from __future__ import annotations
 
-from typing import Any
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from coverslip.errors import CoverslipError
+
+PixelArray = npt.NDArray[Any]
+"""uint8, uint16 or float32."""
+Projection = Literal["max", "mean"] | int
+"""How the planes of a z-stack become one: the brightest or the mean value of each pixel, or the plane with this number, from 0."""
+
+
+BROKEN = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    RuntimeError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    MemoryError,
+    AttributeError,
+    AssertionError,
+    struct.error,
+    zlib.error,
+)
+"""What decoders raise, of their own or by accident, on a file that is damaged."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The pixels of one file, and what it says of them.
+
+    Attributes:
+        pixels: uint8, uint16 or float32 (h, w, c).
+        format: `PNG`, `TIFF`, ...
+        mode: the pixel mode in Pillow's words; for channels such as `4 x uint16`.
+        bits: bits of a channel as stored.
+        names: the names of the channels, `""` where the file gives none; empty for grey and colour images, with or without
+            transparency, which need no names.
+        orientation: as EXIF numbers them; 1 = upright.
+    """
+
+    pixels: npt.NDArray[Any]
+    format: str
+    mode: str
+    bits: int
+    names: tuple[str, ...] = ()
+    orientation: int = 1
 
 
 class ImageReadError(CoverslipError, ValueError):

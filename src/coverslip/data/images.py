@@ -1,4 +1,4 @@
-"""From a file, or an array, to the pixels of an image: (height, width, channels), 8 or 16 bit, grey or RGB.
+"""From the bytes of a file, or an array, to pixels: (height, width, channels), as deep as the file has them.
 
 The format is told by the first bytes, never by the suffix. Sizes are read from the header and checked before anything is
 decoded. PNG and JPEG are decoded by imagecodecs, with the pixels of Pillow in a third to half of its time; TIFF by tifffile;
@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import io
 import struct
-import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, WebPImagePlugin
 
-from coverslip.data.decoding import ImageReadError, check_size, pillow_pixels
+from coverslip.data.decoding import BROKEN, Decoded, ImageReadError, PixelArray, Projection, check_size, pillow_pixels
 from coverslip.data.tiff import read_tiff
 
-PixelArray = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 _Array = npt.NDArray[Any]
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
@@ -33,57 +31,6 @@ LUMA = (0.299, 0.587, 0.114)
 
 _PNG_MODES = {0: "L", 2: "RGB", 3: "P", 4: "LA", 6: "RGBA"}
 _ORIENTATION = 0x0112
-_BROKEN = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    RuntimeError,
-    EOFError,
-    LookupError,
-    TypeError,
-    ArithmeticError,
-    MemoryError,
-    AttributeError,
-    struct.error,
-    zlib.error,
-)
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What an image file says of itself.
-
-    Attributes:
-        format: `PNG`, `JPEG`, `BMP`, `WEBP` or `TIFF`, told by the content.
-        mode: the pixel mode in Pillow's words, e.g. `1`, `L`, `LA`, `P`, `RGB`, `RGBA`, `CMYK`, `I;16` (16-bit grey).
-        bits: bits of a channel as stored.
-        height: rows, in pixels, after the EXIF orientation is applied.
-        width: columns, in pixels, after the EXIF orientation is applied.
-    """
-
-    format: str
-    mode: str
-    bits: int
-    height: int
-    width: int
-
-
-def read_image(path: Path, *, background: str = "#ffffff", max_pixels: int = MAX_PIXELS) -> tuple[PixelArray, Facts]:
-    """Read one image file.
-
-    Args:
-        path: a JPEG, PNG, BMP, WebP or TIFF file, whatever its suffix says.
-        background: colour under transparent pixels, `#rrggbb`.
-        max_pixels: largest height x width that is decoded.
-
-    Returns:
-        uint8 or uint16 (height, width, channels) with 1 (grey) or 3 (RGB) channels, EXIF orientation applied, and what the
-        file says of itself.
-
-    Raises:
-        ImageReadError: the file cannot be opened, is no image, is truncated, too large, too small, or of a kind that is not read.
-    """
-    return decode_image(read_bytes(path, max_pixels), background=background, max_pixels=max_pixels)
 
 
 def read_bytes(path: Path, max_pixels: int = MAX_PIXELS) -> bytes:
@@ -101,50 +48,34 @@ def read_bytes(path: Path, max_pixels: int = MAX_PIXELS) -> bytes:
         raise ImageReadError(f"cannot be opened: {(error.strerror or str(error)).lower()}") from error
 
 
-def decode_image(data: bytes, *, background: str = "#ffffff", max_pixels: int = MAX_PIXELS) -> tuple[PixelArray, Facts]:
-    """Decode the bytes of one image file; as `read_image`.
+def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, projection: Projection | None = None) -> Decoded:
+    """Decode the bytes of one image file.
+
+    Args:
+        data: a JPEG, PNG, BMP, WebP or TIFF file.
+        max_pixels: largest height x width (x channels x planes, in a stack) that is decoded.
+        projection: how the planes of a z-stack become one.
+
+    Returns:
+        Grey, grey with alpha, RGB, RGBA or named channels; upright.
 
     Raises:
-        ImageReadError: as in `read_image`.
+        ImageReadError: no image, truncated, too large, too small, or of a kind that is not read.
     """
     decoder = _decoder_of(data)
     try:
-        image, facts = decoder(data, max_pixels)
+        decoded = _upright(decoder(data, max_pixels) if decoder is not None else read_tiff(data, max_pixels, projection))
     except ImageReadError:
         raise
-    except _BROKEN as error:
+    except BROKEN as error:
         raise ImageReadError(_reason(error)) from error
-    if min(facts.height, facts.width) < SMALLEST_SIDE:
-        raise ImageReadError(f"too small: {facts.height}x{facts.width} pixels")
-    return over_background(image, background), facts
-
-
-def image_from_array(array: _Array, *, background: str = "#ffffff") -> PixelArray:
-    """Bring an image in memory into the form of `read_image`.
-
-    Args:
-        array: uint8 or uint16 (h, w), (h, w, 1), (h, w, 3) RGB or (h, w, 4) RGBA.
-        background: colour under transparent pixels, `#rrggbb`.
-
-    Returns:
-        uint8 or uint16 (h, w, 1) or (h, w, 3).
-
-    Raises:
-        ImageReadError: another dtype or shape.
-    """
-    found = f"an array of {array.dtype} with shape {array.shape}"
-    if array.dtype not in (np.uint8, np.uint16):
-        raise ImageReadError(f"{found}; expected uint8 (0 to 255) or uint16 (0 to 65535) pixels")
-    image = array[..., None] if array.ndim == 2 else array
-    if image.ndim != 3 or image.shape[2] not in (1, 3, 4):
-        raise ImageReadError(f"{found}; expected (height, width), or (height, width, channels) with 1, 3 or 4 channels")
-    if min(image.shape[:2]) < SMALLEST_SIDE:
-        raise ImageReadError(f"too small: {image.shape[0]}x{image.shape[1]} pixels")
-    return over_background(image, background)
+    if min(decoded.pixels.shape[:2]) < SMALLEST_SIDE:
+        raise ImageReadError(f"too small: {decoded.pixels.shape[0]}x{decoded.pixels.shape[1]} pixels")
+    return decoded
 
 
 def over_background(image: _Array, background: str) -> PixelArray:
-    """Put the transparent pixels of (h, w, 2 or 4) over a colour; (h, w, 1 or 3) stays as it is. Rounded to nearest."""
+    """Put the transparent pixels of (h, w, 2 or 4) over a colour `#rrggbb`; (h, w, 1 or 3) stays as it is. Rounded to nearest."""
     if image.shape[2] in (1, 3):
         return np.ascontiguousarray(image)
     alpha, full = image[..., -1], int(np.iinfo(image.dtype).max)
@@ -168,18 +99,23 @@ def _is_opaque(image: _Array) -> bool:
 
 
 def to_grey(image: _Array) -> PixelArray:
-    """ITU-R 601 luma, computed in floating point and rounded once, halves up; grey stays as it is.
+    """ITU-R 601 luma of three channels, the mean of other numbers; grey stays as it is.
+
+    Computed in floating point and, for integers, rounded once, halves up.
 
     Args:
-        image: uint8 or uint16 (h, w, 1 or 3).
+        image: uint8, uint16 or float32 (h, w, c).
 
     Returns:
         The same dtype, (h, w, 1).
     """
-    if image.shape[2] == 1:
+    channels = image.shape[2]
+    if channels == 1:
         return image
-    kind = np.float32 if image.dtype == np.uint8 else np.float64
-    luma: _Array = image.astype(kind) @ np.array(LUMA, kind)
+    kind = np.float64 if image.dtype == np.uint16 else np.float32
+    luma: _Array = image.astype(kind) @ np.array(LUMA if channels == 3 else (1 / channels,) * channels, kind)
+    if image.dtype.kind == "f":
+        return luma[..., None]
     grey: PixelArray = (luma + kind(0.5001))[..., None].astype(image.dtype)
     return grey
 
@@ -192,8 +128,8 @@ def to_colour(image: _Array, channels: int) -> PixelArray:
 
 
 def has_colour(image: _Array) -> bool:
-    """Whether any pixel of (h, w, 1 or 3) is other than grey."""
-    if image.shape[2] == 1:
+    """Whether any pixel of (h, w, 1 or 3) is other than grey; channels that are not RGB have no colour."""
+    if image.shape[2] != 3:
         return False
     return _differs(image[::8, ::8]) or _differs(image)
 
@@ -209,10 +145,11 @@ def _without_alpha(image: _Array) -> _Array:
     return image[..., :-1].copy()
 
 
-_Decoder = Callable[[bytes, int], tuple[_Array, Facts]]
+_Decoder = Callable[[bytes, int], Decoded]
 
 
-def _decoder_of(data: bytes) -> _Decoder:
+def _decoder_of(data: bytes) -> _Decoder | None:
+    """What decodes these bytes; None for TIFF, which alone can hold stacks."""
     if not data:
         raise ImageReadError("the file is empty")
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -220,7 +157,7 @@ def _decoder_of(data: bytes) -> _Decoder:
     if data.startswith(b"\xff\xd8\xff"):
         return _decode_jpeg
     if data.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
-        return _decode_tiff
+        return None
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return _decode_webp
     if data.startswith(b"BM"):
@@ -228,7 +165,7 @@ def _decoder_of(data: bytes) -> _Decoder:
     raise ImageReadError("not an image: the content is none of JPEG, PNG, BMP, WebP and TIFF")
 
 
-def _decode_png(data: bytes, max_pixels: int) -> tuple[_Array, Facts]:
+def _decode_png(data: bytes, max_pixels: int) -> Decoded:
     width, height, bits, colour = struct.unpack(">IIBB", data[16:26])
     check_size(height, width, max_pixels)
     orientation = 1
@@ -240,7 +177,7 @@ def _decode_png(data: bytes, max_pixels: int) -> tuple[_Array, Facts]:
             exif.load(content)
             orientation = exif.get(_ORIENTATION, 1)
     mode = "1" if bits == 1 and colour == 0 else "I;16" if bits == 16 and colour == 0 else _PNG_MODES[colour]
-    return _oriented(imagecodecs.png_decode(data), orientation, "PNG", mode, bits)
+    return Decoded(imagecodecs.png_decode(data), "PNG", mode, bits, orientation=orientation)
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -257,40 +194,37 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     raise ImageReadError("the file is truncated")
 
 
-def _decode_jpeg(data: bytes, max_pixels: int) -> tuple[_Array, Facts]:
+def _decode_jpeg(data: bytes, max_pixels: int) -> Decoded:
     header = JpegImagePlugin.JpegImageFile(io.BytesIO(data))
     check_size(header.height, header.width, max_pixels)
     whole = data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")  # the last scan is closed; libjpeg alone would fill up with grey
     if whole and header.mode in ("L", "RGB"):
-        return _oriented(imagecodecs.jpeg8_decode(data), header.getexif().get(_ORIENTATION, 1), "JPEG", header.mode, 8)
+        orientation = header.getexif().get(_ORIENTATION, 1)
+        return Decoded(imagecodecs.jpeg8_decode(data), "JPEG", header.mode, 8, orientation=orientation)
     return _decode_by_pillow(header, max_pixels)
 
 
-def _decode_webp(data: bytes, max_pixels: int) -> tuple[_Array, Facts]:
+def _decode_webp(data: bytes, max_pixels: int) -> Decoded:
     header = WebPImagePlugin.WebPImageFile(io.BytesIO(data))
     if getattr(header, "n_frames", 1) > 1:
         raise ImageReadError("an animated WebP; only single images are read")
     return _decode_by_pillow(header, max_pixels)
 
 
-def _decode_bmp(data: bytes, max_pixels: int) -> tuple[_Array, Facts]:
+def _decode_bmp(data: bytes, max_pixels: int) -> Decoded:
     return _decode_by_pillow(BmpImagePlugin.BmpImageFile(io.BytesIO(data)), max_pixels)
 
 
-def _decode_tiff(data: bytes, max_pixels: int) -> tuple[_Array, Facts]:
-    image, mode, bits, orientation = read_tiff(data, max_pixels)
-    return _oriented(image, orientation, "TIFF", mode, bits)
-
-
-def _decode_by_pillow(header: ImageFile.ImageFile, max_pixels: int) -> tuple[_Array, Facts]:
+def _decode_by_pillow(header: ImageFile.ImageFile, max_pixels: int) -> Decoded:
     """Decode by the plugin's own class: `Image.open` would set its own bound on sizes, and warn."""
     check_size(header.height, header.width, max_pixels)
     kind, mode, orientation = header.format or "", header.mode, header.getexif().get(_ORIENTATION, 1)
-    return _oriented(pillow_pixels(header), orientation, kind, mode, 1 if mode == "1" else 8)
+    return Decoded(pillow_pixels(header), kind, mode, 1 if mode == "1" else 8, orientation=orientation)
 
 
-def _oriented(image: _Array, orientation: int, kind: str, mode: str, bits: int) -> tuple[_Array, Facts]:
+def _upright(decoded: Decoded) -> Decoded:
     """Apply the EXIF orientation and give every image three axes."""
+    image, orientation = decoded.pixels, decoded.orientation
     image = image[..., None] if image.ndim == 2 else image
     if orientation in (5, 6, 7, 8):
         image = image.swapaxes(0, 1)
@@ -298,7 +232,7 @@ def _oriented(image: _Array, orientation: int, kind: str, mode: str, bits: int) 
         image = image[::-1]
     if orientation in (2, 3, 6, 7):
         image = image[:, ::-1]
-    return image, Facts(kind, mode, bits, image.shape[0], image.shape[1])
+    return replace(decoded, pixels=image, orientation=1)
 
 
 def _reason(error: BaseException) -> str:

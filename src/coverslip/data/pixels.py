@@ -6,7 +6,8 @@ One resize for everything (`resize`), rounded once to the depth of the source. T
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -14,17 +15,20 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from coverslip.data.decoding import ImageReadError, PixelArray
 from coverslip.data.images import LUMA
 from coverslip.data.resize import resize_columns, resize_rows
-from coverslip.structures import GREY, RGB, Channel
 
-PixelArray = npt.NDArray[Any]
-"""uint8 or uint16."""
 Fit = Literal["squash", "letterbox", "crop"]
-_DTYPES = {8: torch.uint8, 16: torch.uint16}
+_DTYPES = {8: torch.uint8, 16: torch.uint16, 32: torch.float32}
+GREY = ("grey",)
+RGB = ("red", "green", "blue")
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 """The box of an image that is not trimmed."""
+
+PERCENTILE_PIXELS = 16_384
+"""Most pixels of a channel that the percentiles of an image rest on."""
 
 NEAR_WHITE = 0.8
 """Mean brightness, in [0, 1], from which `invert = "auto"` takes images for dark ink on white."""
@@ -38,53 +42,62 @@ class Geometry:
         height: rows, in pixels.
         width: columns, in pixels.
         fit: `squash`, `letterbox` or `crop`.
-        channels: 1 (grey) or 3 (RGB).
-        bits: 8 or 16, the depth that is kept.
+        channels: the names of the planes: `("grey",)`, `("red", "green", "blue")`, or those that the config chooses.
+        bits: the depth that is kept: 8, 16, or 32 for floating point, whose values are kept as they are.
         box: the part of the image that is looked at: top, left, bottom, right, as shares of its sides.
     """
 
     height: int
     width: int
     fit: Fit
-    channels: int
+    channels: tuple[str, ...]
     bits: int
     box: tuple[float, float, float, float] = WHOLE
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """uint8 or uint16."""
-        return np.dtype(np.uint8 if self.bits == 8 else np.uint16)
+        """uint8, uint16 or float32."""
+        return np.dtype({8: np.uint8, 16: np.uint16, 32: np.float32}[self.bits])
 
     @property
     def full(self) -> int:
-        """The largest value of the stored depth."""
-        return (1 << self.bits) - 1
+        """The stored value that stands for the largest one of the files; 1 for floating point, which has none."""
+        return 1 if self.bits == 32 else (1 << self.bits) - 1
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of a stored image."""
+        return (self.height, self.width)
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(height, width, channels) of a stored image."""
-        return (self.height, self.width, self.channels)
-
-    @property
-    def channel_names(self) -> tuple[Channel, ...]:
-        """The channels by name."""
-        return GREY if self.channels == 1 else RGB
+        return (self.height, self.width, len(self.channels))
 
     def apply(self, image: PixelArray) -> PixelArray:
         """Resize one image.
 
+        Integers are brought to the stored depth first, so that an 8-bit file and its copy at 16 bits give the same pixels.
+
         Args:
-            image: uint8 or uint16 (h, w, c) with c = 1 or 3.
+            image: uint8, uint16 or float32 (h, w, c); c = 1, 3, or as many as there are channels.
 
         Returns:
-            uint8 or uint16 (height, width, channels).
+            uint8, uint16 or float32 (height, width, channels).
+
+        Raises:
+            ImageReadError: floating point where integers are kept or the other way round, or another number of channels.
         """
-        scale = self.full / np.iinfo(image.dtype).max
+        if (image.dtype.kind == "f") != (self.bits == 32):
+            raise ImageReadError(f"{image.dtype} pixels, where most images have {self.dtype} pixels; save all images alike")
         values = torch.from_numpy(np.ascontiguousarray(self._inside(image))).to(torch.float32)
-        resized = self._fitted(values)
+        scale = 1 if self.bits == 32 else self.full / np.iinfo(image.dtype).max
         if scale != 1:
-            resized = resized * scale
-        pixels: PixelArray = resized.round().clamp_(0, self.full).to(_DTYPES[self.bits]).contiguous().numpy()
+            values = values * scale
+        resized = self._fitted(values)
+        if self.bits < 32:
+            resized = resized.round().clamp_(0, self.full)
+        pixels: PixelArray = resized.to(_DTYPES[self.bits]).contiguous().numpy()
         return pixels
 
     def _inside(self, image: PixelArray) -> PixelArray:
@@ -115,53 +128,70 @@ class Geometry:
         return resize_columns(_with_channels(resize_rows(image, height), self.channels), width)
 
 
-def _with_channels(image: Tensor, channels: int) -> Tensor:
-    """float32 (h, w, c): grey to RGB by copying, RGB to grey by ITU-R 601 luma."""
-    if image.shape[2] == channels:
+def _with_channels(image: Tensor, channels: tuple[str, ...]) -> Tensor:
+    """float32 (h, w, c): grey to RGB by copying, RGB to grey by ITU-R 601 luma.
+
+    Raises:
+        ImageReadError: any other change of the number of channels.
+    """
+    if image.shape[2] == len(channels):
         return image
-    if channels == 3:
+    if image.shape[2] == 1 and channels == RGB:
         return image.expand(-1, -1, 3)
-    return image @ image.new_tensor(LUMA)[:, None]
+    if image.shape[2] == 3 and channels == GREY:
+        return image @ image.new_tensor(LUMA)[:, None]
+    raise ImageReadError(f"{image.shape[2]} channels, where {len(channels)} are expected ({', '.join(channels)})")
 
 
 @dataclass(frozen=True)
 class Normalisation:
-    """From stored pixels to the network's input.
+    """From stored pixels to the network's input, each channel by itself: to a range, inverted, standardised.
 
     Attributes:
-        full: the stored value that stands for 1.
+        low, high: the stored values that become 0 and 1, one a channel.
+        percentiles: of each image and channel, in (0, 100), in the place of `low` and `high`; None to take those.
+        clip: whether what lies outside becomes 0 or 1.
         invert: whether 1 - x takes the place of x.
-        per_image: whether mean and deviation are each image's own.
-        mean: per channel, on [0, 1] after inversion.
-        deviation: per channel, on [0, 1].
+        per_image: `none`, or mean and deviation are each image's own: over all channels `together`, or of `each` channel.
+        mean: subtracted where `per_image` is `none`.
+        deviation: divided by where `per_image` is `none`.
     """
 
-    full: int
-    invert: bool
-    per_image: bool
-    mean: tuple[float, ...]
-    deviation: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    percentiles: tuple[float, float] | None = None
+    clip: bool = False
+    invert: bool = False
+    per_image: Literal["none", "together", "each"] = "none"
+    mean: tuple[float, ...] = (0.0,)
+    deviation: tuple[float, ...] = (1.0,)
 
     def apply(self, pixels: Tensor) -> Tensor:
         """Normalise a batch.
 
         Args:
-            pixels: uint8 or uint16 (n, h, w, c), on any device.
+            pixels: uint8, uint16 or float32 (n, h, w, c), on any device.
 
         Returns:
             float32 (n, c, h, w), channels last in memory.
         """
-        values = pixels.permute(0, 3, 1, 2).to(torch.float32)
-        sign = -1.0 if self.invert else 1.0
-        offset = 1.0 if self.invert else 0.0
-        if self.per_image:
-            values = values.mul(sign / self.full).add_(offset)
-            mean = values.mean(dim=(1, 2, 3), keepdim=True)
-            deviation = values.std(dim=(1, 2, 3), keepdim=True, correction=0).clamp_min(1e-4)
-            return (values - mean) / deviation
-        deviation = values.new_tensor(self.deviation).reshape(1, -1, 1, 1)
-        mean = values.new_tensor(self.mean).reshape(1, -1, 1, 1)
-        return values.mul_(sign / (self.full * deviation)).add_((offset - mean) / deviation)
+        values = self._ranged(pixels.permute(0, 3, 1, 2).to(torch.float32))
+        if self.invert:
+            values = values.neg_().add_(1.0)
+        if self.per_image == "none":
+            return values.sub_(_planes(values, self.mean)).div_(_planes(values, self.deviation))
+        axes = (1, 2, 3) if self.per_image == "together" else (2, 3)
+        deviation = values.std(dim=axes, keepdim=True, correction=0).clamp_min(1e-4)
+        return values.sub_(values.mean(dim=axes, keepdim=True)).div_(deviation)
+
+    def _ranged(self, values: Tensor) -> Tensor:
+        """float32 (n, c, h, w) with `low` at 0 and `high` at 1. Never changes its argument, which may be the stored pixels."""
+        if self.percentiles is not None:
+            low, high = image_percentiles(values, self.percentiles)
+        else:
+            low, high = _planes(values, self.low), _planes(values, self.high)
+        scaled = (values - low).div_(high - low)
+        return scaled.clamp_(0, 1) if self.clip else scaled
 
     def to_json(self) -> dict[str, Any]:
         """The fields as plain JSON values."""
@@ -170,25 +200,77 @@ class Normalisation:
     @staticmethod
     def from_json(fields: dict[str, Any]) -> Normalisation:
         """The inverse of `to_json`."""
-        return Normalisation(**{**fields, "mean": tuple(fields["mean"]), "deviation": tuple(fields["deviation"])})
+        plain: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+        return Normalisation(**plain)
 
 
-def pixel_statistics(
-    array: PixelArray, rows: npt.NDArray[np.int64], full: int, most: int = 2000
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Mean and standard deviation per channel, on [0, 1], over at most `most` of the rows, evenly spaced.
+def _planes(values: Tensor, numbers: tuple[float, ...]) -> Tensor:
+    """Numbers, one a channel or one for all, to be broadcast over (n, c, h, w)."""
+    return values.new_tensor(numbers).reshape(1, -1, 1, 1)
+
+
+def image_percentiles(values: Tensor, percentiles: tuple[float, float]) -> tuple[Tensor, Tensor]:
+    """Two percentiles of each image and channel, (n, c, 1, 1) each and never equal, from at most 16,384 of its pixels, evenly spaced.
+
+    Args:
+        values: float32 (n, c, h, w).
+        percentiles: in [0, 100]; between two values by straight lines, as numpy does.
+    """
+    step = _stride(values.shape[2] * values.shape[3], PERCENTILE_PIXELS)
+    ordered = values[..., ::step, ::step].flatten(2).sort(dim=2).values
+    found = []
+    for percentile in percentiles:
+        place = percentile / 100 * (ordered.shape[2] - 1)
+        before = ordered[..., int(place)]
+        after = ordered[..., min(int(place) + 1, ordered.shape[2] - 1)]
+        found.append((before + (after - before) * (place - int(place)))[..., None, None])
+    low, high = found
+    return low, torch.where(high > low, high, low + 1 + low.abs())
+
+
+def dataset_percentiles(
+    array: PixelArray, rows: npt.NDArray[np.int64], percentiles: tuple[float, float]
+) -> tuple[list[float], list[float]]:
+    """Two percentiles of each channel over at most 500 of the rows, and 16,384 pixels of each, evenly spaced; never equal.
 
     Args:
         array: (n, h, w, c) stored pixels.
         rows: int64 (m,), m >= 1: the training rows.
-        full: the stored value that stands for 1.
+        percentiles: in [0, 100].
     """
-    chosen = rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(np.int64)]
+    chosen = _evenly(rows, 500)
+    step = _stride(array.shape[1] * array.shape[2], PERCENTILE_PIXELS)
+    values = np.concatenate([array[row, ::step, ::step].reshape(-1, array.shape[-1]) for row in chosen])
+    low, high = np.percentile(values, percentiles, axis=0)
+    return low.tolist(), np.where(high > low, high, low + 1 + np.abs(low)).tolist()
+
+
+def pixel_statistics(
+    array: PixelArray, rows: npt.NDArray[np.int64], ranged: Normalisation, most: int = 2000
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Mean and standard deviation per channel over at most `most` of the rows, evenly spaced.
+
+    Args:
+        array: (n, h, w, c) stored pixels.
+        rows: int64 (m,), m >= 1: the training rows.
+        ranged: how they come to their range; its mean and deviation are left aside.
+    """
+    plain = replace(ranged, per_image="none", mean=(0.0,), deviation=(1.0,))
     total, squares, count = np.zeros(array.shape[-1]), np.zeros(array.shape[-1]), 0
-    for row in chosen:
-        values = array[row].reshape(-1, array.shape[-1]).astype(np.float64) / full
-        total += values.sum(axis=0)
-        squares += np.square(values).sum(axis=0)
-        count += len(values)
+    for row in _evenly(rows, most):
+        values = plain.apply(torch.from_numpy(np.array(array[row : row + 1]))).double()
+        total += values.sum(dim=(0, 2, 3)).numpy()
+        squares += values.square().sum(dim=(0, 2, 3)).numpy()
+        count += values[0, 0].numel()
     mean = total / count
     return mean, np.sqrt(np.maximum(squares / count - mean**2, 1e-8))
+
+
+def _stride(pixels: int, most: int) -> int:
+    """Every how many rows and columns are looked at so that few enough pixels are."""
+    return math.isqrt(max(pixels - 1, 0) // most) + 1
+
+
+def _evenly(rows: npt.NDArray[np.int64], most: int) -> npt.NDArray[np.int64]:
+    """At most so many of the rows, evenly spaced."""
+    return rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(np.int64)]

@@ -6,7 +6,6 @@ difference hash (each bit: is this cell of an 8 x 9 grid brighter than its left 
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,9 +18,9 @@ import numpy.typing as npt
 import pandas as pd
 from PIL import Image
 
-from coverslip.config import DataConfig
-from coverslip.data.decoding import ImageReadError
-from coverslip.data.images import PixelArray, decode_image, has_colour, read_bytes, to_grey
+from coverslip.data.decoding import ImageReadError, PixelArray
+from coverslip.data.images import has_colour, to_grey
+from coverslip.data.reading import Facts, Reading, joint_hash
 from coverslip.errors import BadImagesError, InputError
 from coverslip.runtime import Progress, cpu_count, hash_file, no_progress, writing
 from coverslip.structures import IntArray, Table, class_counts
@@ -42,10 +41,10 @@ class Scan:
     """What one pass over n files found, in table order.
 
     Attributes:
-        facts: n rows of `image`, `sha256` (of the bytes; empty when unreadable), `format`, `mode`, `bits`, `height`, `width`
-            (pixels), `grey` (no pixel has colour), `mean`, `deviation`, `low`, `high` (grey levels on [0, 1] of the dtype's
-            full range) and `error` (the reason in words, empty when all is well).
-        thumbnails: uint8 (n, 32, 32), antialiased and grey; those of 16-bit images are stretched from `low` to `high`.
+        facts: n rows of `image`, the fields of `Facts` (empty when unreadable), `grey` (no pixel has colour), `mean`,
+            `deviation`, `low`, `high` (grey levels on [0, 1] of the dtype's full range; as they are for floating point) and
+            `error` (the reason in words, empty when all is well).
+        thumbnails: uint8 (n, 32, 32), antialiased and grey; those of other than 8-bit images are stretched from `low` to `high`.
         hashes: uint64 (n,), difference hashes; 0 for images without structure.
     """
 
@@ -88,7 +87,7 @@ def _column(array: npt.NDArray[Any]) -> Any:
 
 def scan_images(
     table: Table,
-    config: DataConfig,
+    reading: Reading,
     *,
     on_image: Callable[[int, PixelArray], None] | None = None,
     progress: Progress = no_progress,
@@ -98,8 +97,9 @@ def scan_images(
 
     Args:
         table: n samples.
-        config: background and the largest size.
-        on_image: called from worker threads with the row and the decoded (h, w, 1 or 3) pixels of each readable image.
+        reading: how the files of a sample become one image.
+        on_image: called from worker threads with the row and the decoded (h, w, c) pixels of each readable image; an
+            `ImageReadError` that it raises makes the image an unreadable one.
         progress: told after each file.
         workers: threads; as many as there are cores when not given.
 
@@ -108,9 +108,9 @@ def scan_images(
     """
 
     def scan_row(row: int) -> _Row:
-        return _scan_file(table.root / table.images[row], config, None if on_image is None else lambda pixels: on_image(row, pixels))
+        return _scan_sample(samples[row], reading, None if on_image is None else lambda pixels: on_image(row, pixels))
 
-    rows = []
+    samples, rows = table.samples, []
     for row in in_order(scan_row, range(len(table)), workers):
         rows.append(row)
         progress("reading images", len(rows), len(table), {})
@@ -121,15 +121,15 @@ def scan_images(
 
 
 def hash_files(table: Table, workers: int | None = None) -> list[str]:
-    """SHA-256 of the bytes of each file, as 64 hexadecimal digits; the empty string for a file that cannot be read."""
+    """The SHA-256 of each sample as in its `Facts`; the empty string where a file cannot be read."""
 
-    def hash_or_nothing(path: Path) -> str:
+    def hash_or_nothing(files: tuple[Path, ...]) -> str:
         try:
-            return hash_file(path)
+            return joint_hash([hash_file(file) for file in files])
         except OSError:
             return ""
 
-    return list(in_order(hash_or_nothing, table.paths, workers))
+    return list(in_order(hash_or_nothing, table.samples, workers))
 
 
 def in_order(function: Callable[[_Item], _Result], items: Sequence[_Item], workers: int | None = None) -> Iterator[_Result]:
@@ -149,7 +149,7 @@ def in_order(function: Callable[[_Item], _Result], items: Sequence[_Item], worke
 
 
 @dataclass(frozen=True)
-class _RowFacts:
+class _RowFacts(Facts):
     sha256: str = ""
     format: str = ""
     mode: str = ""
@@ -174,21 +174,17 @@ class _Row:
 _NO_THUMBNAIL = np.zeros((THUMBNAIL_SIDE, THUMBNAIL_SIDE), dtype=np.uint8)
 
 
-def _scan_file(path: Path, config: DataConfig, on_image: Callable[[PixelArray], None] | None) -> _Row:
-    digest = ""
+def _scan_sample(files: tuple[Path, ...], reading: Reading, on_image: Callable[[PixelArray], None] | None) -> _Row:
     try:
-        data = read_bytes(path, config.max_pixels)
-        digest = hashlib.sha256(data).hexdigest()
-        pixels, facts = decode_image(data, background=config.background, max_pixels=config.max_pixels)
+        pixels, facts = reading.read(files)
+        if on_image is not None:
+            on_image(pixels)
     except ImageReadError as error:
-        return _Row(_RowFacts(sha256=digest, error=str(error)), _NO_THUMBNAIL)
-    if on_image is not None:
-        on_image(pixels)
+        return _Row(_RowFacts(error=str(error)), _NO_THUMBNAIL)
     shades = _shades(pixels)
     stretched = (shades.small - shades.low) / max(shades.high - shades.low, 1e-9)
     return _Row(
         facts=_RowFacts(
-            sha256=digest,
             **asdict(facts),
             grey=not has_colour(pixels),
             mean=shades.mean,
@@ -196,7 +192,7 @@ def _scan_file(path: Path, config: DataConfig, on_image: Callable[[PixelArray], 
             low=shades.low,
             high=shades.high,
         ),
-        thumbnail=((stretched if pixels.dtype == np.uint16 else shades.small) * 255).round().clip(0, 255).astype(np.uint8),
+        thumbnail=((shades.small if pixels.dtype == np.uint8 else stretched) * 255).round().clip(0, 255).astype(np.uint8),
         hash=difference_hash(shades.small),
     )
 
@@ -213,7 +209,7 @@ class _Shades:
 
 
 def _shades(pixels: PixelArray) -> _Shades:
-    if pixels.dtype != np.uint8:
+    if pixels.dtype != np.uint8 or pixels.shape[2] not in (1, 3):
         levels = grey_levels(pixels)
         small = shrink(levels, THUMBNAIL_SIDE, THUMBNAIL_SIDE)
         return _Shades(float(levels.mean(dtype=np.float64)), float(levels.std()), float(levels.min()), float(levels.max()), small)
@@ -227,8 +223,9 @@ def _shades(pixels: PixelArray) -> _Shades:
 
 
 def grey_levels(pixels: PixelArray) -> npt.NDArray[np.float32]:
-    """float32 (h, w) on [0, 1] of the dtype's full range."""
-    return to_grey(pixels)[..., 0].astype(np.float32) * np.float32(1 / np.iinfo(pixels.dtype).max)
+    """float32 (h, w) on [0, 1] of the dtype's full range; floating point as it is."""
+    full = np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1
+    return to_grey(pixels)[..., 0].astype(np.float32) * np.float32(1 / full)
 
 
 def shrink(levels: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
@@ -261,7 +258,7 @@ def usable_rows(table: Table, scan: Scan, on_bad_image: Literal["stop", "skip"])
 
     Raises:
         BadImagesError: there are bad images, and `on_bad_image` is `stop`; the whole list.
-        InputError: without the bad images nothing remains, or a class has no image.
+        InputError: without the bad images a class of single labels has no image.
     """
     bad = {str(image): str(error) for image, error in zip(scan.facts["image"], scan.facts["error"], strict=True) if error}
     if not bad:
@@ -277,7 +274,7 @@ def usable_rows(table: Table, scan: Scan, on_bad_image: Literal["stop", "skip"])
 
 
 def _refuse_lost_classes(table: Table, bad: Mapping[str, str]) -> None:
-    if table.targets is None:
+    if table.targets is None or table.targets.ndim == 2:
         return
     counts = class_counts(table.targets, table.classes)
     lost = [name for name, count in zip(table.classes, counts, strict=True) if count == 0]

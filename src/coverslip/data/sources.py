@@ -14,8 +14,11 @@ import numpy as np
 import pandas as pd
 
 from coverslip.config import DataConfig, SplitConfig
+from coverslip.data.bio import BIO_SUFFIXES
 from coverslip.data.images import IMAGE_SUFFIXES
 from coverslip.data.labels import LabelSet, several_labels, single_labels
+from coverslip.data.patterns import Pattern, is_pattern, missing_files
+from coverslip.data.reading import stated_channels
 from coverslip.errors import ConfigError, InputError, MissingInputError, did_you_mean
 from coverslip.structures import StrArray, Table, natural_key, natural_order
 
@@ -37,12 +40,14 @@ _SHOWN = 5
 class _Rows:
     """What a source says, before merging, order and groups: one entry a sample in each list.
 
-    `labels` are the texts of the labels; `sets` what they hold where an image may carry several.
+    `labels` are the texts of the labels; `sets` what they hold where an image may carry several; `files` those of a sample
+    where `images` does not name its only one.
     """
 
     root: Path
     images: list[str]
     labels: list[str]
+    files: list[tuple[str, ...]] | None = None
     sets: list[LabelSet] | None = None
     preset: list[str] | None = None
     columns: Mapping[str, list[str]] = field(default_factory=dict)
@@ -67,7 +72,7 @@ def load_table(config: DataConfig, split: SplitConfig, *, known_classes: Sequenc
         ConfigError: `data.merge` or `split.group` contradicts itself.
     """
     path = existing_path(config.path or "")
-    rows = _read_folder(path) if path.is_dir() else _read_table(path, config, split)
+    rows = _read_folder(path, config) if path.is_dir() else _read_table(path, config, split)
     if path.is_dir() and split.preset is not None:
         raise InputError(f"split.preset = {split.preset!r} names a column, but {path} is a folder; name folders train, validation and test")
     if rows.sets is None:
@@ -78,6 +83,7 @@ def load_table(config: DataConfig, split: SplitConfig, *, known_classes: Sequenc
     return Table(
         root=rows.root,
         images=tuple(rows.images[row] for row in kept),
+        files=None if rows.files is None else tuple(rows.files[row] for row in kept),
         classes=labels.classes,
         targets=labels.targets,
         task=labels.task,
@@ -109,41 +115,71 @@ def existing_path(text: str | Path) -> Path:
     raise MissingInputError(f"there is nothing at {text}.{offered} {parent} exists, {path.name} in it does not")
 
 
-def list_images(inputs: Sequence[str | Path], *, column: str = "image") -> tuple[list[Path], list[str]]:
-    """Expand files, folders (with all folders inside) and CSV or Parquet tables into images to predict.
+def file_pattern(config: DataConfig) -> Pattern | None:
+    """The pattern of the files of a sample; None where a column or a folder names single files.
+
+    Raises:
+        ConfigError: the pattern cannot name files.
+    """
+    return Pattern(config.image, stated_channels(config)) if is_pattern(config.image) else None
+
+
+def list_samples(inputs: Sequence[str | Path], config: DataConfig) -> tuple[list[tuple[Path, ...]], list[str]]:
+    """Expand files, folders (with all folders inside) and CSV or Parquet tables into samples to predict.
 
     Args:
-        inputs: paths; a file is taken as an image whatever its name, unless it is a table.
-        column: the column of a table that names the images, relative to the table.
+        inputs: paths; a file is taken as an image whatever its name, unless it is a table. Where a sample is one file a
+            channel, any of its files, or its path without channel and ending, stands for it.
+        config: the column that names the images, or the pattern of their files, relative to the table.
 
     Returns:
-        The paths, and a name for each: relative to the given folder or table, or as the file was given. Where two
+        The files of each sample, and a name for each: relative to the given folder or table, or as it was given. Where two
         inputs hold the same name, all names are whole paths.
 
     Raises:
         MissingInputError: an input does not exist.
         InputError: nothing was found, or a table has no such column.
     """
-    found = [pair for text in inputs for pair in _expanded(existing_path(text), column)]
+    pattern = file_pattern(config)
+    found = [pair for text in inputs for pair in _expanded(text, config, pattern)]
     if not found:
         raise InputError(f"no images in {', '.join(map(str, inputs))}; expected files that end in {_suffixes()}")
-    unique = {path.absolute(): (path, name) for path, name in reversed(found)}
+    unique = {files[0].absolute(): (files, name) for files, name in reversed(found)}
     pairs = list(reversed(unique.values()))
     distinct = len({name for _, name in pairs}) == len(pairs)
-    return [path for path, _ in pairs], [name if distinct else str(path) for path, name in pairs]
+    return [files for files, _ in pairs], [name if distinct else str(files[0]) for files, name in pairs]
 
 
-def _expanded(path: Path, column: str) -> list[tuple[Path, str]]:
+def _expanded(text: str | Path, config: DataConfig, pattern: Pattern | None) -> list[tuple[tuple[Path, ...], str]]:
+    by_channel = pattern if pattern is not None and pattern.of_channels else None
+    if by_channel is not None and not Path(text).exists():
+        files = by_channel.files_at(Path(text).as_posix())
+        if any(Path(file).is_file() for file in files):
+            return [(tuple(map(Path, files)), str(text))]
+    path = existing_path(text)
     if path.is_dir():
-        return [(path / name, name) for name in _files(path)[0]]
+        images = _files(path)[0]
+        samples, others = by_channel.gather(images) if by_channel is not None else ([], images)
+        named = [*samples, *((name, (name,)) for name in others)]
+        return [(tuple(path / file for file in files), name) for name, files in named]
     if path.suffix.lower() in TABLE_SUFFIXES:
-        names = _column(read_columns(path), column, path, "data.image")
-        return [(path.parent / name, name) for name in names if name]
-    return [(path, str(path))]
+        names, own = _table_files(read_columns(path), config, path)
+        return [(tuple(path.parent / file for file in files), name) for name, files in zip(names, own, strict=True) if name]
+    sample = by_channel.sample_of(path.as_posix()) if by_channel is not None else None
+    return [((path,), str(path)) if sample is None else (tuple(map(Path, sample[1])), str(Path(sample[0])))]
+
+
+def _table_files(columns: Mapping[str, list[str]], config: DataConfig, path: Path) -> tuple[list[str], list[tuple[str, ...]]]:
+    """The name and the files of each row of a table."""
+    pattern = file_pattern(config)
+    if pattern is not None:
+        return pattern.rows(columns, path)
+    names = _column(columns, config.image, path, "data.image")
+    return names, [(name,) for name in names]
 
 
 def _suffixes() -> str:
-    return ", ".join(sorted(IMAGE_SUFFIXES))
+    return ", ".join(sorted(IMAGE_SUFFIXES | BIO_SUFFIXES))
 
 
 def _files(folder: Path) -> tuple[list[str], list[str]]:
@@ -168,14 +204,14 @@ def _walk(folder: Path, prefix: str, above: frozenset[str]) -> Iterator[str]:
 
 
 def _is_image(name: str) -> bool:
-    return posixpath.splitext(name)[1].lower() in IMAGE_SUFFIXES
+    return posixpath.splitext(name)[1].lower() in IMAGE_SUFFIXES | BIO_SUFFIXES
 
 
 def _is_clutter(name: str) -> bool:
     return name.startswith(".") or name.casefold() in _CLUTTER
 
 
-def _read_folder(root: Path) -> _Rows:
+def _read_folder(root: Path, config: DataConfig) -> _Rows:
     images, ignored = _files(root)
     if not images and not any(root.iterdir()):
         raise InputError(f"{root} is empty; expected a folder of class folders")
@@ -194,14 +230,44 @@ def _read_folder(root: Path) -> _Rows:
         found = f"{len(loose)} images that lie in no class folder" if loose else f"no file that ends in {_suffixes()}"
         raise InputError(f"{root} holds {found}; expected a folder for each class with its images inside")
     _refuse_empty_folders(root, sorted(parts) if depth else [""], {"/".join(piece[: depth + 1]) for piece in pieces})
+    names, files, strangers = _gathered(root, images, config)
+    pieces = [name.split("/") for name in names]
     return _Rows(
         root=root,
-        images=images,
+        images=names,
+        files=files,
         labels=[piece[depth] for piece in pieces],
         preset=[parts[piece[0]] for piece in pieces] if depth else None,
-        ignored=tuple(sorted([*ignored, *loose], key=natural_key)),
+        ignored=tuple(sorted([*ignored, *loose, *strangers], key=natural_key)),
         notes=(f"{len(loose)} images lie in no class folder and are not used",) if loose else (),
     )
+
+
+def _gathered(root: Path, images: list[str], config: DataConfig) -> tuple[list[str], list[tuple[str, ...]] | None, list[str]]:
+    """Samples of one file a channel where the config says so: their names, their files, and the images of another form.
+
+    Raises:
+        InputError: no image has that form.
+        MissingInputError: a sample lacks a channel.
+    """
+    pattern = file_pattern(config)
+    if pattern is None or not pattern.of_channels:
+        return images, None, []
+    samples, strangers = pattern.gather(images)
+    if not samples:
+        raise InputError(
+            f"none of the {len(images)} images in {root}, such as {images[0]}, is of the form of data.image = {pattern.text!r}"
+        )
+    names, files = [name for name, _ in samples], [files for _, files in samples]
+    _refuse_missing(root, names, files, config)
+    return names, files, strangers
+
+
+def _refuse_missing(root: Path, names: list[str], files: list[tuple[str, ...]], config: DataConfig) -> None:
+    exists = {file: (root / file).is_file() for own in files for file in own}
+    missing = missing_files(names, files, stated_channels(config), exists)
+    if missing:
+        raise MissingInputError(f"{len(missing)} of the {len(names)} images lack files: {_some(missing)}; names are relative to {root}")
 
 
 def _is_part(folder: Path) -> bool:
@@ -262,20 +328,17 @@ def _read_table(path: Path, config: DataConfig, split: SplitConfig) -> _Rows:
     if path.suffix.lower() not in TABLE_SUFFIXES:
         raise InputError(f"{path} is neither a folder nor a table; expected a folder of class folders, or a .csv, .tsv or .parquet file")
     columns = read_columns(path)
-    images = _column(columns, config.image, path, "data.image")
+    images, files = _table_files(columns, config, path)
     _refuse_empty(path, "data.image", images)
     sets = _label_sets(columns, config, path)
     labels = _column(columns, config.labels, path, "data.labels") if isinstance(config.labels, str) else list(map("|".join, sets or ()))
     if sets is None:
         _refuse_empty(path, "data.labels", labels)
     _refuse_duplicates(path, images, labels)
-    missing = [image for image in images if not (path.parent / image).is_file()]
-    if missing:
-        raise MissingInputError(
-            f"{len(missing)} of the {len(images)} images in {path} do not exist: {_some(missing)}; names are relative to {path.parent}"
-        )
+    _refuse_missing(path.parent, images, files, config)
     preset = None if split.preset is None else _parts(_column(columns, split.preset, path, "split.preset"), path, split.preset)
-    return _Rows(path.parent, images, labels, sets, preset, columns, notes=_separator_notes(labels, config))
+    named = None if file_pattern(config) is None else files
+    return _Rows(path.parent, images, labels, named, sets, preset, columns, notes=_separator_notes(labels, config))
 
 
 def _refuse_empty(path: Path, key: str, values: list[str]) -> None:

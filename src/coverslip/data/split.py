@@ -164,8 +164,27 @@ def _check(table: Table) -> None:
 def _draw_parts(labels: IntArray, units: IntArray, asked: dict[str, float], random: np.random.Generator) -> StrArray:
     shares = {"train": 1.0 - sum(asked.values())} | {name: share for name, share in asked.items() if share > 0}
     essential = [j for j, name in enumerate(shares) if name != "validation"]
-    numbers = _distribute(labels, units, np.array(list(shares.values())), random, essential)
+    wanted = np.array(list(shares.values()))
+    numbers = _fill_empty(_distribute(labels, units, wanted, random, essential), labels, units, wanted)
     return np.array(list(shares), dtype="<U10")[numbers]
+
+
+def _fill_empty(numbers: IntArray, labels: IntArray, units: IntArray, shares: FloatArray) -> IntArray:
+    """Parts that few large groups left empty get one, from the part with most of them: one without which it keeps most classes."""
+    if not np.any(np.bincount(units) > 1):
+        return numbers
+    carried = labels if labels.ndim == 2 else (labels[:, None] == np.arange(labels.max(initial=0) + 1)).astype(np.int64)
+    for empty in [part for part in range(len(shares)) if not np.any(numbers == part)]:
+        groups = [np.unique(units[numbers == part]) for part in range(len(shares))]
+        giver = max(range(len(shares)), key=lambda part: len(groups[part]))
+        if len(groups[giver]) < 2:
+            continue
+        members = [np.flatnonzero(units == unit) for unit in groups[giver]]
+        rest = carried[numbers == giver].sum(axis=0)
+        lost = [int(np.sum((rest > 0) & (rest == carried[rows].sum(axis=0)))) for rows in members]
+        gap = [abs(len(rows) - shares[empty] * len(units)) for rows in members]
+        numbers[members[min(range(len(members)), key=lambda place: (lost[place], gap[place]))]] = empty
+    return numbers
 
 
 def _keep_preset(

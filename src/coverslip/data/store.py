@@ -11,16 +11,15 @@ from typing import Literal
 
 import numpy as np
 
-from coverslip.config import DataConfig
 from coverslip.data.cache import cached
-from coverslip.data.decoding import ImageReadError
-from coverslip.data.images import read_image
-from coverslip.data.pixels import WHOLE, Geometry, PixelArray
+from coverslip.data.decoding import ImageReadError, PixelArray
+from coverslip.data.pixels import WHOLE, Geometry
+from coverslip.data.reading import Reading
 from coverslip.data.scan import Scan, hash_files, in_order, scan_images
 from coverslip.runtime import Progress, hash_text, no_progress
-from coverslip.structures import IntArray, Table
+from coverslip.structures import Channel, IntArray, Table
 
-FORMAT = "2"
+FORMAT = "3"
 PEEK = 96
 LEAST_TRIM = 0.05
 """Share of the area that a border must take up to be cut off."""
@@ -31,7 +30,7 @@ class Pixels:
     """Stored pixels, addressed by table row.
 
     Attributes:
-        array: uint8 or uint16 (stored n, h, w, c), memory-mapped.
+        array: uint8, uint16 or float32 (stored n, h, w, c), memory-mapped.
         index: int64 (rows,): where each table row stands in `array`.
         key: hash of the content and of the settings.
     """
@@ -56,20 +55,20 @@ class Pixels:
         return Pixels(array, np.arange(len(array)), hash_text("memory", str(geometry), array.tobytes().hex()))
 
 
-def load_pixels(table: Table, config: DataConfig, geometry: Geometry, limit: int, progress: Progress = no_progress) -> tuple[Pixels, Scan]:
+def load_pixels(table: Table, reading: Reading, geometry: Geometry, limit: int, progress: Progress = no_progress) -> tuple[Pixels, Scan]:
     """Decode every image of a table once, or find that it was done before.
 
     Rows that cannot be read hold zeros; the scan says why.
 
     Args:
         table: n samples.
-        config: background and size bound of the decoder.
+        reading: how the files of a sample become one image.
         geometry: what is stored of an image.
         limit: largest size of the cache, in bytes.
         progress: told about each image.
     """
     hashes = hash_files(table)
-    key = hash_text(FORMAT, str(geometry), config.background, str(config.max_pixels), *hashes)
+    key = hash_text(FORMAT, str(geometry), str(reading), *hashes)
     shape = (len(table), *geometry.shape)
 
     def build(folder: Path) -> None:
@@ -78,7 +77,7 @@ def load_pixels(table: Table, config: DataConfig, geometry: Geometry, limit: int
         def keep(row: int, image: PixelArray) -> None:
             array[row] = geometry.apply(image)
 
-        scan_images(table, config, on_image=keep, progress=progress).save(folder / "scan.npz")
+        scan_images(table, reading, on_image=keep, progress=progress).save(folder / "scan.npz")
         array.flush()
 
     size = int(np.prod(shape)) * geometry.dtype.itemsize
@@ -95,49 +94,63 @@ class Glance:
 
     Attributes:
         colour: `none`, `all`, or `some` of them have colour.
-        bits: the largest depth, 8 or 16.
+        names: of the channels where the first image has other than grey or RGB ones and none were chosen; empty otherwise.
+        depth: bits of the deepest: 8, 16, or 32 for floating point.
+        one_size: whether all have the same height and width.
         height: median rows, in pixels.
         width: median columns, in pixels.
         box: what remains without the border that is the same in all of them, as in `Geometry`.
     """
 
     colour: Literal["none", "some", "all"]
-    bits: int
+    names: tuple[str, ...]
+    depth: int
+    one_size: bool
     height: int
     width: int
     box: tuple[float, float, float, float]
 
 
-def glance(table: Table, config: DataConfig) -> Glance:
+def glance(table: Table, reading: Reading) -> Glance:
     """Decode up to 96 images, evenly spaced over the table.
 
     Images that cannot be read are passed over; the scan reports them.
     """
     rows = np.unique(np.linspace(0, len(table) - 1, min(PEEK, len(table))).round().astype(np.int64))
-    colours, bits, sizes = [], 8, []
+    samples = table.samples
+    names = reading.names_of(samples[row] for row in rows)
+    reading = reading if not names else replace(reading, channels=Channel.of(*names))
+    colours, depth, sizes = [], 8, []
     border = _Border()
     for row in rows:
         try:
-            image, facts = read_image(table.root / table.images[row], background=config.background, max_pixels=config.max_pixels)
+            image, facts = reading.read(samples[row])
         except ImageReadError:
             continue
-        small = image[:: max(1, image.shape[0] // 64), :: max(1, image.shape[1] // 64)].astype(np.int32)
-        colours.append(bool(image.shape[2] == 3 and np.ptp(small, axis=2).max() > 0.05 * np.iinfo(image.dtype).max))
-        bits = max(bits, image.dtype.itemsize * 8)
+        colours.append(not reading.channels and _is_colourful(image))
+        depth = max(depth, image.dtype.itemsize * 8)
         sizes.append((facts.height, facts.width))
         border.add(image)
     height, width = np.median(np.array(sizes or [(0, 0)]), axis=0)
     colour: Literal["none", "some", "all"] = "none" if not any(colours) else "all" if all(colours) else "some"
-    return Glance(colour, bits, int(height), int(width), border.box())
+    return Glance(colour, names, depth, len(set(sizes)) == 1, int(height), int(width), border.box())
 
 
-def some_images(table: Table, config: DataConfig, geometry: Geometry, most: int) -> tuple[IntArray, PixelArray]:
+def _is_colourful(image: PixelArray) -> bool:
+    """Whether some pixel of an RGB image, of about 64 x 64 that are looked at, has clear colour."""
+    if image.shape[2] != 3 or image.dtype.kind == "f":
+        return False
+    small = image[:: max(1, image.shape[0] // 64), :: max(1, image.shape[1] // 64)].astype(np.int32)
+    return bool(np.ptp(small, axis=2).max() > 0.05 * np.iinfo(image.dtype).max)
+
+
+def some_images(table: Table, reading: Reading, geometry: Geometry, most: int) -> tuple[IntArray, PixelArray]:
     """Rows and stored pixels (m, h, w, c) of at most `most` labelled images, the classes in equal numbers where they can be.
 
     Images that cannot be read are passed over.
     """
     random = np.random.default_rng(0)
-    order = random.permutation(len(table))
+    samples, order = table.samples, random.permutation(len(table))
     rank = np.zeros(len(table), dtype=np.int64)
     kinds = np.unique(table.labels, axis=0, return_inverse=True)[1].reshape(-1)
     for code in np.unique(kinds):
@@ -147,10 +160,9 @@ def some_images(table: Table, config: DataConfig, geometry: Geometry, most: int)
 
     def read(row: int) -> PixelArray | None:
         try:
-            image, _ = read_image(table.root / table.images[row], background=config.background, max_pixels=config.max_pixels)
+            return geometry.apply(reading.read(samples[row])[0])
         except ImageReadError:
             return None
-        return geometry.apply(image)
 
     found = [(row, image) for row, image in zip(rows.tolist(), in_order(read, rows.tolist()), strict=True) if image is not None]
     images = np.stack([image for _, image in found]) if found else np.zeros((0, *geometry.shape), dtype=geometry.dtype)

@@ -122,10 +122,10 @@ def build_backbone(config: ModelConfig, channels: int, size: Size) -> Backbone:
     """The backbone that a config asks for, with its weights, in training mode.
 
     Pretrained filters are kept for any number of channels (see `networks.adapt_filters`). For grey under `first_layer =
-    "sum"` the result equals that of the RGB copy, up to rounding, whenever all channels are normalised alike: by the data
+    "repeat"` the result equals that of the RGB copy, up to rounding, whenever all channels are normalised alike: by the data
     set, by the image, or by a backbone whose numbers are equal for all channels (0.5). ImageNet's numbers differ by
     channel while grey has but their average: there the normalised RGB copy is off by less than 0.2 deviations a channel,
-    and the result is close, not equal. For four and more channels the numbers are repeated in turn, like the filters.
+    and the result is close, not equal. For four and more channels the numbers go the way of the filters.
 
     Args:
         config: backbone, weights, arguments, pooling, first layer.
@@ -153,8 +153,8 @@ def assemble_backbone(config: ModelConfig, weights: Weights | None, channels: in
         size=size,
         pooling=config.pooling,
         features=_try_once(network, config, channels, size),
-        mean=adapt_numbers(numbers.mean, channels),
-        std=adapt_numbers(numbers.std, channels),
+        mean=adapt_numbers(numbers.mean, channels, config.first_layer),
+        std=adapt_numbers(numbers.std, channels, config.first_layer),
         source=weights.source if weights else "none",
         sha256=weights.sha256 if weights else "",
     )

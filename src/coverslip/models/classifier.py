@@ -65,8 +65,23 @@ def build_classifier(config: ModelConfig, *, channels: int, classes: int, size: 
     with seeded(seed):
         backbone = assemble_backbone(config, weights, channels, size)
         classifier = Classifier(backbone, config.head, classes)
-    classifier.notes = (f"backbone weights: {backbone.weights}", *_go_on(classifier.head, weights))
+    notes = (f"backbone weights: {backbone.weights}", *_first_layer_note(config, weights, channels), *_go_on(classifier.head, weights))
+    classifier.notes = notes
     return classifier
+
+
+def _first_layer_note(config: ModelConfig, weights: Weights | None, channels: int) -> tuple[str, ...]:
+    """A sentence where filters learned on one number of channels look at another."""
+    planes = weights.input_size[0] if weights else channels
+    if planes == channels:
+        return ()
+    if channels == 1:
+        how = "averaged over them" if config.first_layer == "mean" else "summed over them"
+    elif config.first_layer == "repeat" or channels < planes:
+        how = f"taken in turn and scaled by {planes}/{channels}"
+    else:
+        how = f"kept, those beyond {'get their mean' if config.first_layer == 'mean' else 'start at zero'}"
+    return (f"first layer: {channels} channel{'s' if channels > 1 else ''}, filters learned on {planes} are {how}",)
 
 
 def _go_on(head: nn.Module, weights: Weights | None) -> tuple[str, ...]:

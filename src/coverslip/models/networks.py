@@ -15,7 +15,7 @@ from coverslip.models.small import OWN_NETWORKS, OWN_SIZES, OWN_SMALLEST
 
 Size = tuple[int, int]
 State = dict[str, Tensor]
-FirstLayer = Literal["sum", "mean"]
+FirstLayer = Literal["repeat", "mean", "zero"]
 
 
 @dataclass(frozen=True)
@@ -114,17 +114,18 @@ def _own_network(architecture: str, channels: int, size: Size, arguments: Mappin
     return OWN_NETWORKS[architecture](channels, size)
 
 
-def adapt_filters(filters: Tensor, channels: int, how: FirstLayer = "sum") -> Tensor:
+def adapt_filters(filters: Tensor, channels: int, how: FirstLayer = "repeat") -> Tensor:
     """Filters of a first layer for another number of channels.
 
-    For one channel the filters are summed (or averaged) over their planes: under `sum` a grey image gives what the copy
-    of it in every plane gives. For other numbers the planes are repeated in turn and scaled by old / new, so that the
-    response to equal planes stays about the same (timm's convention).
+    `repeat`: for one channel the filters are summed over their planes, so that a grey image gives what the copy of it in every
+    plane gives; for other numbers the planes are repeated in turn and scaled by old / new, so that the response to equal planes
+    stays about the same (timm's convention). `mean`: one channel gets the mean of the planes; of more, those beyond the planes
+    do. `zero`: those beyond the planes start at zero and leave the network's answer as it was; for one channel as `repeat`.
 
     Args:
         filters: float (filters, planes, height, width).
         channels: planes wanted, at least 1.
-        how: `sum` or `mean`, for one channel.
+        how: `repeat`, `mean` or `zero`.
 
     Returns:
         float (filters, channels, height, width).
@@ -135,24 +136,29 @@ def adapt_filters(filters: Tensor, channels: int, how: FirstLayer = "sum") -> Te
     planes = filters.shape[1]
     if channels == planes:
         return filters
+    mean = filters.mean(1, keepdim=True)
     if channels == 1:
-        return filters.sum(1, keepdim=True) if how == "sum" else filters.mean(1, keepdim=True)
-    return filters[:, [plane % planes for plane in range(channels)]] * (planes / channels)
+        return mean if how == "mean" else filters.sum(1, keepdim=True)
+    if how == "repeat" or channels < planes:
+        return filters[:, [plane % planes for plane in range(channels)]] * (planes / channels)
+    beyond = mean if how == "mean" else torch.zeros_like(mean)
+    return torch.cat([filters, beyond.expand(-1, channels - planes, -1, -1)], dim=1)
 
 
-def adapt_numbers(numbers: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    """Means or deviations for another number of channels: the average for one, else repeated in turn like the filters.
+def adapt_numbers(numbers: tuple[float, ...], channels: int, how: FirstLayer = "repeat") -> tuple[float, ...]:
+    """Means or deviations for another number of channels: the average for one, else as `adapt_filters` treats the filters.
 
-    >>> adapt_numbers((0.25, 0.5, 0.75), 1), adapt_numbers((0.25, 0.5, 0.75), 4)
-    ((0.5,), (0.25, 0.5, 0.75, 0.25))
+    >>> adapt_numbers((0.25, 0.5, 0.75), 1), adapt_numbers((0.25, 0.5, 0.75), 4), adapt_numbers((0.25, 0.5, 0.75), 4, "mean")
+    ((0.5,), (0.25, 0.5, 0.75, 0.25), (0.25, 0.5, 0.75, 0.5))
     """
+    average = sum(numbers) / len(numbers)
     if channels == 1:
-        return (sum(numbers) / len(numbers),)
-    return tuple(numbers[plane % len(numbers)] for plane in range(channels))
+        return (average,)
+    return tuple(average if how != "repeat" and plane >= len(numbers) else numbers[plane % len(numbers)] for plane in range(channels))
 
 
 def load_state(
-    network: nn.Module, state: State, *, planes: int, channels: int, how: FirstLayer = "sum", source: str = "the weights"
+    network: nn.Module, state: State, *, planes: int, channels: int, how: FirstLayer = "repeat", source: str = "the weights"
 ) -> None:
     """Put weights into a network of the same architecture, adapted to its channels and input size.
 
@@ -164,7 +170,7 @@ def load_state(
         state: tensors by name.
         planes: channels that `state` was trained with.
         channels: channels of `network`.
-        how: what one channel does to the filters.
+        how: what another number of channels does to the filters.
         source: where the weights come from, for the error.
 
     Raises:

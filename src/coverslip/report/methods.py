@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cache
-from importlib import resources
 from typing import Any
 
+from coverslip.report.citations import Citations
 from coverslip.report.files import RunFiles, within
-from coverslip.report.numbers import Shown, count, label, large, listed, plural, shown
+from coverslip.report.methods_images import augmentation, pixels
+from coverslip.report.numbers import Shown, count, label, large, listed, plural, share, shown
 from coverslip.structures import PARTS
 
 FAMILIES = (
@@ -28,30 +26,6 @@ FAMILIES = (
 )
 
 
-@cache
-def references() -> dict[str, str]:
-    """Every reference that can be cited, by its key."""
-    return tomllib.loads(resources.files("coverslip.report").joinpath("references.toml").read_text(encoding="utf-8"))
-
-
-@dataclass
-class Citations:
-    """Numbers references in the order of their first use."""
-
-    keys: list[str] = field(default_factory=list)
-
-    def cite(self, *keys: str) -> str:
-        """The mark of some references: ` [1]`, ` [1, 2]`; empty for unknown ones."""
-        known = [key for key in keys if key in references()]
-        self.keys.extend(key for key in known if key not in self.keys)
-        return f" [{', '.join(str(self.keys.index(key) + 1) for key in known)}]" if known else ""
-
-    @property
-    def texts(self) -> list[str]:
-        """The references, in order."""
-        return [references()[key] for key in self.keys]
-
-
 def methods(run: RunFiles, part: str | None) -> tuple[list[str], list[str]]:
     """The paragraphs and the references that they cite.
 
@@ -62,7 +36,7 @@ def methods(run: RunFiles, part: str | None) -> tuple[list[str], list[str]]:
     marks = Citations()
     sentences = [
         [*_data(run), *_split(run, marks)],
-        [*_pixels(run), *_augmentation(run, marks)],
+        [*pixels(run), *augmentation(run, marks)],
         [*_model(run, marks), *_training(run, marks), *_decision(run, marks)],
         [*_evaluation(run, part, marks), *_software(run, marks)],
     ]
@@ -131,67 +105,6 @@ def fold_counts(numbers: Mapping[str, Any]) -> tuple[int, int]:
     folds = {entry.get("fold") for entry in each}
     repeats = {entry.get("repeat", 0) for entry in each}
     return len(folds), len(repeats)
-
-
-def _pixels(run: RunFiles) -> list[str]:
-    pixels = within(run.config, "pixels")
-    if not pixels:
-        return []
-    height, width = pixels.get("height"), pixels.get("width") or pixels.get("height")
-    fits = {
-        "squash": "by antialiased interpolation without keeping the aspect ratio",
-        "letterbox": "by antialiased interpolation with the aspect ratio kept, and padded",
-        "crop": "by antialiased interpolation with the aspect ratio kept, and cropped to the centre",
-    }
-    to = f" to {height} × {width} pixels (height × width)" if height else ""
-    colour = {"grey": "converted to grey values", "rgb": "read as RGB"}.get(str(pixels.get("colour")))
-    steps = [*_trimmed(pixels.get("trim")), *([colour] if colour else []), f"resized{to} {fits.get(str(pixels.get('fit')), '')}".rstrip()]
-    if pixels.get("invert") is True:
-        steps.append("inverted")
-    steps += {
-        "backbone": ["normalised by the mean and standard deviation of the network’s pretraining"],
-        "dataset": ["normalised by the mean and standard deviation of the training part"],
-        "image": ["normalised by their own mean and standard deviation"],
-        "none": ["scaled to [0, 1]"],
-    }.get(str(pixels.get("normalise")), [])
-    return [f"Images were {listed(steps)}."]
-
-
-def _trimmed(trim: object) -> list[str]:
-    """What was cut off first; `trim` holds the top, left, bottom and right edge of what is kept, as shares of the image."""
-    if not isinstance(trim, list) or len(trim) != 4 or trim == [0, 0, 1, 1]:
-        return []
-    top, left, bottom, right = (f"{100 * edge:.3g}" for edge in trim)
-    return [f"cut to {top}–{bottom} % of their height and {left}–{right} % of their width"]
-
-
-def _augmentation(run: RunFiles, marks: Citations) -> list[str]:
-    augment = within(run.config, "augment")
-    if not augment:
-        return []
-    phrases = [
-        (augment.get("horizontal_flip"), "horizontal mirroring"),
-        (augment.get("vertical_flip"), "vertical mirroring"),
-        (augment.get("quarter_turns"), "turns by multiples of 90°"),
-        (augment.get("rotation_degrees"), f"rotation by up to ±{augment.get('rotation_degrees')}°"),
-        (augment.get("random_crop"), f"shifts by up to {_share(augment.get('random_crop'))} of the side"),
-        (augment.get("crop_scale", 1.0) != 1.0, f"resized crops of {_share(augment.get('crop_scale'))} to 100 % of the area"),
-        (
-            augment.get("brightness"),
-            f"changes of brightness and contrast by up to {_share(augment.get('brightness'))} of the image’s standard deviation",
-        ),
-        (augment.get("noise"), f"Gaussian noise of up to {_share(augment.get('noise'))} of the image’s standard deviation"),
-    ]
-    changes = [phrase for active, phrase in phrases if active]
-    mixup = f"Pairs of training images were mixed (mixup{marks.cite('mixup')}, α = {augment.get('mixup')})." if augment.get("mixup") else ""
-    frozen = within(run.config, "training")
-    if frozen.get("regime") == "probe" and frozen.get("views") == 0:
-        return []
-    return [*([f"Training images were augmented at random by {listed(changes)}."] if changes else []), *([mixup] if mixup else [])]
-
-
-def _share(value: Any) -> str:
-    return f"{100 * float(value):g} %" if isinstance(value, (int, float)) else str(value)
 
 
 def _model(run: RunFiles, marks: Citations) -> list[str]:
@@ -268,7 +181,7 @@ def _optimisation(training: Mapping[str, Any], optimizer: str, loss: str, marks:
     }
     schedules = {
         "constant": "a constant learning rate of {}",
-        "step": "a learning rate of {}, divided by ten at each third of the training",
+        "step": f"a learning rate of {{}}, times {training.get('step_factor', 0.1):g} after each of {{at}} of the training",
         "cosine": "a learning rate of {} with warm-up and cosine decay{cite}",
         "onecycle": "a one-cycle learning rate{cite} of at most {}",
         "plateau": "a learning rate of {}, halved when the validation loss did not improve",
@@ -276,7 +189,7 @@ def _optimisation(training: Mapping[str, Any], optimizer: str, loss: str, marks:
     schedule = str(training.get("schedule"))
     text = f"Training minimised {loss} with {names.get(optimizer, optimizer)}{marks.cite(optimizer)}"
     template = schedules.get(schedule, "a learning rate of {}")
-    text += " and " + template.format(f"{training.get('learning_rate'):g}", cite=marks.cite(schedule))
+    text += " and " + template.format(f"{training.get('learning_rate'):g}", cite=marks.cite(schedule), at=_moments(training))
     if training.get("backbone_rate", 1.0) != 1.0:
         text += f" ({training.get('backbone_rate'):g} times that for the backbone)"
     at_most = "at most " if training.get("patience") else ""
@@ -286,6 +199,10 @@ def _optimisation(training: Mapping[str, Any], optimizer: str, loss: str, marks:
         each = f" of {count(training['steps_per_epoch'])} steps" if training.get("steps_per_epoch") else ""
         text += f", for {at_most}{plural(int(training['epochs']), 'epoch')}{each}"
     return f"{text} of {training.get('batch_size')} images."
+
+
+def _moments(training: Mapping[str, Any]) -> str:
+    return listed([f"{100 * float(moment):.0f} %" for moment in training.get("step_at") or (1 / 3, 2 / 3)])
 
 
 def _regularisation(training: Mapping[str, Any], marks: Citations, *, several: bool) -> list[str]:
@@ -329,7 +246,7 @@ def _decision(run: RunFiles, marks: Citations) -> list[str]:
     if run.metrics.get("task") == "binary" and positive and isinstance(threshold, (int, float)):
         text = f"An image was called {positive} from a score of {threshold:.3g}"
         wanted = decision.get("sensitivity")
-        sentences.append(f"{text}, chosen on the validation part for a sensitivity of at least {_share(wanted)}." if wanted else f"{text}.")
+        sentences.append(f"{text}, chosen on the validation part for a sensitivity of at least {share(wanted)}." if wanted else f"{text}.")
     if run.metrics.get("task") == "multilabel":
         sentences.append(THRESHOLD_WORDS[str(decision.get("thresholds") or "fixed")].format(decision.get("threshold", 0.5)))
     return sentences

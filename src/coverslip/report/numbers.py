@@ -216,3 +216,12 @@ def shorten(text: str, limit: int) -> str:
 def listed(words: list[str]) -> str:
     """`a`, `a and b`, `a, b and c`."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""
+
+
+def share(value: Any) -> str:
+    """A share of 1 in percent, without needless digits; anything else as it is.
+
+    >>> share(0.25), share("most")
+    ('25 %', 'most')
+    """
+    return f"{100 * float(value):g} %" if isinstance(value, (int, float)) else str(value)

@@ -61,6 +61,7 @@ def render(run: RunFiles) -> str:
         "data": sections.data(run, album),
         "split": sections.split(run),
         "seen": sections.seen(run, album),
+        "colours": sections.colours(run),
         "class_rows": several.class_rows(run, album),
         "augmented": sections.augmented(run, album),
         "model": sections.model(run),

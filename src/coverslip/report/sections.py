@@ -208,6 +208,12 @@ def seen(run: RunFiles, album: Album) -> list[Section]:
     return [pair for pair in pairs if pair["original"] and pair["network"]]
 
 
+def colours(run: RunFiles) -> list[tuple[str, str]]:
+    """(channel, `#rrggbb`) of the pictures of images with channels."""
+    pairs = [pair for entry in run.pictures_of("channels") for pair in within(entry, "colours").items()]
+    return [(str(name), colour) for name, colour in pairs if isinstance(colour, str) and re.fullmatch("#[0-9a-f]{6}", colour)]
+
+
 def augmented(run: RunFiles, album: Album) -> list[Section]:
     """Rows of augmented copies."""
     chosen = run.pictures_of("augmented")[: MOST_PICTURES["augmented"]]

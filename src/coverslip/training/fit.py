@@ -93,7 +93,7 @@ def fit(
         history = _fit_head(network.classifier.head, features, samples, rows, weights, config, progress, views=_views(config))
         return Fitted(network, history, None, time.perf_counter() - began, features=features)
     fresh = checkpoint is None or not checkpoint.exists()
-    if config.training.regime == "finetune" and config.training.frozen_epochs and fresh:
+    if config.training.frozen_first and config.model.weights != "none" and fresh:
         history = _fit_head(network.classifier.head, features, samples, rows, weights, config, progress, views=1)
     learner = Learner(network, samples, rows, validation, config, weights, progress, checkpoint, history)
     budgeted = minutes is not None and config.training.steps is None
@@ -168,7 +168,7 @@ def _fit_head(
     """Fit a head on cached features: exactly where it is linear and the config allows it, by steps otherwise."""
     cached: list[Features] = [features.rows(rows, view) for view in range(views)]
     targets = samples.targets[rows]
-    if len(np.unique(targets, axis=0)) < 2:
+    if not samples.several and len(np.unique(targets)) < 2:
         raise InputError("the training part holds one class only; check the split, or the labels")
     exact = config.model.head == "single" and (config.training.optimizer == "exact" or config.training.regime == "finetune")
     if not exact or not isinstance(head, nn.Linear):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from coverslip.training.checkpoint import State, load_checkpoint, save_checkpoin
 from coverslip.training.losses import build_loss
 from coverslip.training.optimizers import build_optimizer, set_rate
 from coverslip.training.sampling import SampleStream, draw_shares
-from coverslip.training.schedules import Plateau, rate
+from coverslip.training.schedules import Plateau, planned_rate
 from coverslip.training.validation import validation_numbers
 
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -65,6 +66,10 @@ class Samples:
     def several(self) -> bool:
         """Whether an image may carry several labels."""
         return self.targets.ndim == 2
+
+    def of_classes(self, columns: Sequence[int]) -> Samples:
+        """The same images with some of the classes only, where an image may carry several."""
+        return replace(self, targets=self.targets[:, list(columns)], classes=len(columns))
 
 
 @dataclass(frozen=True)
@@ -156,7 +161,7 @@ class Learner:
         last_look = last_save - seconds
         with torch.random.fork_rng():
             for step in range(start, start if self._is_over() else plan.steps):
-                share = self.plateau.share if training.schedule == "plateau" else rate(training.schedule, step, plan.steps)
+                share = self.plateau.share if training.schedule == "plateau" else planned_rate(training, step, plan.steps)
                 set_rate(optimizer, training.learning_rate * share)
                 classifier.train()
                 loss = self._loss(model, step)
@@ -268,7 +273,7 @@ class Learner:
         share = (
             self.plateau.share
             if self.config.training.schedule == "plateau"
-            else rate(self.config.training.schedule, max(step - 1, 0), plan.steps)
+            else planned_rate(self.config.training, max(step - 1, 0), plan.steps)
         )
         row: HistoryRow = {
             "phase": "all",

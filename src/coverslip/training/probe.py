@@ -20,7 +20,7 @@ from coverslip.training.features import Features
 from coverslip.training.losses import build_loss
 from coverslip.training.optimizers import build_optimizer, set_rate
 from coverslip.training.sampling import SampleStream
-from coverslip.training.schedules import rate
+from coverslip.training.schedules import planned_rate
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Inverse strengths of the L2 penalty that are tried: the C of scikit-learn."""
@@ -218,7 +218,7 @@ def learn_head(
     head.train()
     with torch.random.fork_rng(devices=[]):
         for step in range(total):
-            share = rate(config.schedule, step, total)
+            share = planned_rate(config, step, total)
             set_rate(optimizer, config.learning_rate * share)
             torch.manual_seed(derived_seed("head", config.seed, step))
             rows = torch.from_numpy(stream.batch(step)).to(device)

@@ -12,6 +12,7 @@ from PIL import Image
 from coverslip.config import DataConfig, SplitConfig
 from coverslip.data.audit import Audit, audit, fit_effect, leaks
 from coverslip.data.duplicates import Duplicates
+from coverslip.data.reading import Reading
 from coverslip.data.scan import Scan, scan_images
 from coverslip.data.sources import load_table
 from coverslip.structures import Table
@@ -28,8 +29,8 @@ def save(root: Path, name: str, array: np.ndarray) -> None:
 
 def look(root: Path, split: SplitConfig | None = None, **options: object) -> tuple[Audit, Table, Scan]:
     table = load_table(DataConfig(path=str(root)), split or SplitConfig())
-    scan = scan_images(table, DataConfig())
-    arguments = {"fit": "squash", "height": None, "width": None, "bad": {}} | options
+    scan = scan_images(table, Reading())
+    arguments = {"fit": "squash", "height": None, "width": None, "bad": {}, "reading": Reading()} | options
     return audit(table, scan, **arguments), table, scan
 
 

@@ -12,16 +12,8 @@ import pytest
 import tifffile
 from PIL import Image, ImageOps
 
-from coverslip.data.images import (
-    Facts,
-    ImageReadError,
-    decode_image,
-    has_colour,
-    image_from_array,
-    read_image,
-    to_colour,
-    to_grey,
-)
+from coverslip.data.decoding import ImageReadError
+from coverslip.data.images import decode_image, has_colour, over_background, read_bytes, to_colour, to_grey
 from coverslip.errors import CoverslipError
 
 random = np.random.default_rng(0)
@@ -45,83 +37,103 @@ def tiff(array: np.ndarray, **options: object) -> bytes:
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])
 @pytest.mark.parametrize(("array", "mode"), [(GREY, "L"), (COLOUR, "RGB")])
 def test_lossless_formats_keep_every_pixel(kind, array, mode):
-    image, facts = decode_image(encoded(array, kind))
-    assert np.array_equal(image.squeeze(), array)
-    assert facts == Facts(kind, mode, 8, 24, 36)
-    assert image.shape == (24, 36, 3 if mode == "RGB" else 1)
+    decoded = decode_image(encoded(array, kind))
+    assert np.array_equal(decoded.pixels.squeeze(), array)
+    assert (decoded.format, decoded.mode, decoded.bits, decoded.names) == (kind, mode, 8, ())
+    assert decoded.pixels.shape == (24, 36, 3 if mode == "RGB" else 1)
 
 
 def test_webp_without_loss():
-    image, facts = decode_image(encoded(COLOUR, "WEBP", lossless=True))
-    assert np.array_equal(image, COLOUR)
-    assert facts.format == "WEBP"
+    decoded = decode_image(encoded(COLOUR, "WEBP", lossless=True))
+    assert np.array_equal(decoded.pixels, COLOUR)
+    assert decoded.format == "WEBP"
 
 
 @pytest.mark.parametrize("array", [GREY, COLOUR])
 @pytest.mark.parametrize("progressive", [False, True])
 def test_jpeg_has_the_pixels_of_pillow(array, progressive):
     data = encoded(array, "JPEG", quality=80, progressive=progressive)
-    assert np.array_equal(decode_image(data)[0].squeeze(), np.asarray(Image.open(io.BytesIO(data))))
+    assert np.array_equal(decode_image(data).pixels.squeeze(), np.asarray(Image.open(io.BytesIO(data))))
 
 
 def test_cmyk_jpeg_becomes_rgb():
     data = encoded(Image.fromarray(COLOUR).convert("CMYK"), "JPEG")
-    image, facts = decode_image(data)
-    assert np.array_equal(image, np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
-    assert facts.mode == "CMYK"
+    decoded = decode_image(data)
+    assert np.array_equal(decoded.pixels, np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+    assert decoded.mode == "CMYK"
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_deep_grey_is_never_clipped(kind):
-    image, facts = decode_image(encoded(DEEP, kind))
-    assert image.dtype == np.uint16
-    assert np.array_equal(image[..., 0], DEEP)
-    assert (facts.mode, facts.bits) == ("I;16", 16)
+    decoded = decode_image(encoded(DEEP, kind))
+    assert decoded.pixels.dtype == np.uint16
+    assert np.array_equal(decoded.pixels[..., 0], DEEP)
+    assert (decoded.mode, decoded.bits) == ("I;16", 16)
 
 
 def test_deep_colour_is_kept():
     deep = random.integers(0, 65536, (24, 36, 3), dtype=np.uint16)
     for data in (imagecodecs.png_encode(deep), tiff(deep, photometric="rgb")):
-        image, facts = decode_image(data)
-        assert np.array_equal(image, deep)
-        assert (facts.mode, facts.bits) == ("RGB", 16)
+        decoded = decode_image(data)
+        assert np.array_equal(decoded.pixels, deep)
+        assert (decoded.mode, decoded.bits) == ("RGB", 16)
 
 
 def test_one_bit_becomes_black_and_white():
     source = Image.fromarray(GREY).convert("1")
     for kind in ("PNG", "TIFF", "BMP"):
-        image, facts = decode_image(encoded(source, kind))
-        assert np.array_equal(image[..., 0], np.asarray(source) * np.uint8(255)), kind
-        assert (facts.mode, facts.bits) == ("1", 1)
+        decoded = decode_image(encoded(source, kind))
+        assert np.array_equal(decoded.pixels[..., 0], np.asarray(source) * np.uint8(255)), kind
+        assert (decoded.mode, decoded.bits) == ("1", 1)
 
 
 def test_palette_with_a_transparent_entry():
     source = Image.new("P", (2, 2))
     source.putpalette([10, 20, 30, 200, 100, 50])
     source.putdata([0, 1, 1, 0])
-    image, facts = decode_image(encoded(source, "PNG", transparency=0), background="#00ff00")
+    decoded = decode_image(encoded(source, "PNG", transparency=0))
+    image = over_background(decoded.pixels, "#00ff00")
     assert image.tolist() == [[[0, 255, 0], [200, 100, 50]], [[200, 100, 50], [0, 255, 0]]]
-    assert facts.mode == "P"
+    assert decoded.mode == "P"
 
 
 def test_transparent_pixels_show_the_background():
     alpha = random.integers(0, 256, (24, 36), dtype=np.uint8)
     alpha[0], alpha[1] = 0, 255
-    image, facts = decode_image(encoded(np.dstack([COLOUR, alpha]), "PNG"), background="#204060")
+    decoded = decode_image(encoded(np.dstack([COLOUR, alpha]), "PNG"))
+    assert np.array_equal(decoded.pixels, np.dstack([COLOUR, alpha]))
+    image = over_background(decoded.pixels, "#204060")
     share = alpha[..., None] / 255
     expected = COLOUR * share + np.array([0x20, 0x40, 0x60]) * (1 - share)
     assert np.abs(image - expected).max() <= 0.5 + 1e-9
     assert (image[0] == [0x20, 0x40, 0x60]).all()
     assert np.array_equal(image[1], COLOUR[1])
-    assert facts.mode == "RGBA"
+    assert decoded.mode == "RGBA"
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_opaque_pixels_lose_their_transparency_only(dtype, channels):
+    full = np.iinfo(dtype).max
+    colour = random.integers(0, full, (24, 36, channels), dtype=dtype, endpoint=True)
+    opaque = np.dstack([colour, np.full((24, 36), full, dtype)])
+    for background in ("#000000", "#ffffff", "#204060"):
+        assert np.array_equal(over_background(opaque, background), colour)
+        assert np.array_equal(over_background(colour, background), colour)
+    clear = opaque.copy()
+    clear[..., -1] = 0
+    assert (over_background(clear, "#ffffff") == full).all()
+    assert np.array_equal(opaque[..., :-1], colour)
 
 
 def test_grey_with_transparency_stays_grey():
     source = Image.merge("LA", [Image.fromarray(GREY), Image.new("L", (36, 24), 0)])
-    image, facts = decode_image(encoded(source, "PNG"))
+    decoded = decode_image(encoded(source, "PNG"))
+    assert decoded.pixels.shape == (24, 36, 2)
+    assert decoded.mode == "LA"
+    image = over_background(decoded.pixels, "#ffffff")
     assert image.shape == (24, 36, 1)
     assert (image == 255).all()
-    assert facts.mode == "LA"
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -132,18 +144,41 @@ def test_orientation_is_that_of_pillow(kind, orientation):
     options = {"lossless": True} if kind == "WEBP" else {}
     data = encoded(COLOUR, kind, exif=exif, **options)
     expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
-    image, facts = decode_image(data)
-    assert np.array_equal(image, expected)
-    assert (facts.height, facts.width) == expected.shape[:2]
+    decoded = decode_image(data)
+    assert np.array_equal(decoded.pixels, expected)
+    assert decoded.orientation == 1
 
 
 def test_tiff_variants():
-    assert np.array_equal(decode_image(tiff(GREY, photometric="miniswhite"))[0][..., 0], 255 - GREY)
+    assert np.array_equal(decode_image(tiff(GREY, photometric="miniswhite")).pixels[..., 0], 255 - GREY)
     planes = np.ascontiguousarray(COLOUR.transpose(2, 0, 1))
-    assert np.array_equal(decode_image(tiff(planes, photometric="rgb", planarconfig="separate"))[0], COLOUR)
+    assert np.array_equal(decode_image(tiff(planes, photometric="rgb", planarconfig="separate")).pixels, COLOUR)
     for compression in ("lzw", "deflate"):
-        assert np.array_equal(decode_image(tiff(COLOUR, photometric="rgb", compression=compression))[0], COLOUR)
-    assert np.array_equal(decode_image(tiff(COLOUR, photometric="rgb", tile=(16, 16)))[0], COLOUR)
+        assert np.array_equal(decode_image(tiff(COLOUR, photometric="rgb", compression=compression)).pixels, COLOUR)
+    assert np.array_equal(decode_image(tiff(COLOUR, photometric="rgb", tile=(16, 16))).pixels, COLOUR)
+
+
+def test_floating_point_and_deep_integers_are_kept_as_float32_unscaled():
+    for source in (
+        GREY.astype(np.float32) / 7 - 3,
+        GREY.astype(np.float64) / 7,
+        GREY.astype(np.uint32) * 70_000,
+        GREY.astype(np.int16) - 90,
+    ):
+        decoded = decode_image(tiff(source))
+        assert decoded.pixels.dtype == np.float32
+        assert decoded.pixels.shape == (24, 36, 1)
+        assert decoded.names == ()
+        assert np.array_equal(decoded.pixels[..., 0], source.astype(np.float32))
+
+
+def test_pages_and_other_numbers_of_samples_are_channels_without_names():
+    planes = random.integers(0, 256, (5, 24, 36), dtype=np.uint8)
+    for data in (tiff(planes, photometric="minisblack"), tiff(planes.transpose(1, 2, 0), photometric="minisblack", planarconfig="contig")):
+        decoded = decode_image(data)
+        assert decoded.names == ("",) * 5
+        assert decoded.mode == "5 x uint8"
+        assert np.array_equal(decoded.pixels, planes.transpose(1, 2, 0))
 
 
 @pytest.mark.parametrize(
@@ -159,10 +194,8 @@ def test_tiff_variants():
         (encoded(COLOUR, "BMP")[:-200], "truncated"),
         (encoded(GREY[:1, :1], "PNG"), "too small: 1x1"),
         (encoded(GREY[:1], "PNG"), "too small: 1x36"),
-        (tiff(np.stack([GREY] * 3), photometric="minisblack"), "3 pages"),
-        (tiff(GREY.astype(np.float32)), "float32"),
-        (tiff(GREY.astype(np.uint32)), "uint32"),
-        (tiff(np.dstack([GREY] * 5), photometric="minisblack", planarconfig="contig"), "5 channels"),
+        (tiff(np.where(GREY > 9, GREY, np.nan).astype(np.float32)), "NaN"),
+        (tiff(GREY.astype(np.complex64)), "complex64"),
         (encoded(Image.fromarray(GREY), "PNG", save_all=True, append_images=[Image.fromarray(255 - GREY)]), "animated"),
         (encoded(Image.fromarray(COLOUR), "WEBP", save_all=True, append_images=[Image.fromarray(255 - COLOUR)]), "animated"),
     ],
@@ -182,10 +215,10 @@ def test_damage_in_the_middle_is_an_error_or_an_image_and_never_a_crash():
             broken = bytearray(whole)
             broken[place] ^= 0x5A
             try:
-                image, _ = decode_image(bytes(broken), max_pixels=1_000_000)
+                decoded = decode_image(bytes(broken), max_pixels=1_000_000)
             except ImageReadError:
                 continue
-            assert image.ndim == 3
+            assert decoded.pixels.ndim == 3
 
 
 def test_size_is_bounded_before_decoding():
@@ -198,44 +231,29 @@ def test_size_is_bounded_before_decoding():
     for kind in ("PNG", "JPEG", "TIFF", "BMP", "WEBP"):
         with pytest.raises(ImageReadError, match="too large: 24x36"):
             decode_image(encoded(COLOUR, kind), max_pixels=24 * 36 - 1)
-        assert decode_image(encoded(COLOUR, kind), max_pixels=24 * 36)[0].shape == (24, 36, 3)
+        assert decode_image(encoded(COLOUR, kind), max_pixels=24 * 36).pixels.shape == (24, 36, 3)
 
 
-def test_read_image_from_disk(tmp_path):
-    (tmp_path / "wrong_suffix.jpg").write_bytes(encoded(GREY, "PNG"))
-    image, facts = read_image(tmp_path / "wrong_suffix.jpg")
-    assert facts.format == "PNG"
-    assert np.array_equal(image[..., 0], GREY)
+def test_what_cannot_be_opened_says_why(tmp_path):
     with pytest.raises(ImageReadError, match="cannot be opened: no such file"):
-        read_image(tmp_path / "none.png")
+        read_bytes(tmp_path / "none.png")
     with pytest.raises(ImageReadError, match="cannot be opened"):
-        read_image(tmp_path)
+        read_bytes(tmp_path)
 
 
 def test_file_too_large_for_its_bound_is_not_read(tmp_path):
     with (tmp_path / "huge.png").open("wb") as stream:
         stream.truncate(70_000_000)
     with pytest.raises(ImageReadError, match="too large"):
-        read_image(tmp_path / "huge.png", max_pixels=1000)
+        read_bytes(tmp_path / "huge.png", max_pixels=1000)
 
 
 def test_decoding_in_threads_gives_the_same():
     files = [encoded(COLOUR, kind) for kind in ("PNG", "JPEG", "TIFF")] * 10
     with ThreadPoolExecutor(4) as pool:
-        images = list(pool.map(lambda data: decode_image(data)[0], files))
+        images = list(pool.map(lambda data: decode_image(data).pixels, files))
     for data, image in zip(files, images, strict=True):
-        assert np.array_equal(image, decode_image(data)[0])
-
-
-def test_arrays():
-    for array in (GREY, GREY[..., None], DEEP):
-        assert image_from_array(array).shape == (24, 36, 1)
-    assert np.array_equal(image_from_array(COLOUR), COLOUR)
-    assert (image_from_array(np.zeros((4, 4, 4), np.uint8), background="#010203") == [1, 2, 3]).all()
-    assert (image_from_array(np.zeros((4, 4, 4), np.uint16), background="#ff00ff") == [65535, 0, 65535]).all()
-    for wrong in (GREY.astype(np.float32), GREY[:, :, None].repeat(2, 2), GREY[0], GREY[:1]):
-        with pytest.raises(ImageReadError):
-            image_from_array(wrong)
+        assert np.array_equal(image, decode_image(data).pixels)
 
 
 def test_luma_is_rounded_once():
@@ -248,5 +266,11 @@ def test_luma_is_rounded_once():
     assert to_colour(COLOUR, 3) is COLOUR
     assert not has_colour(same)
     assert has_colour(COLOUR)
+    four = np.dstack([COLOUR, GREY])
+    assert not has_colour(four)
+    assert np.array_equal(to_grey(four)[..., 0], (four.astype(np.int64).sum(axis=2) + 2) // 4)
+    numbers = (four / 3).astype(np.float32)
+    assert to_grey(numbers).dtype == np.float32
+    np.testing.assert_allclose(to_grey(numbers)[..., 0], numbers.mean(axis=2), rtol=1e-6)
     same[3, 5, 1] ^= 1
     assert has_colour(same)

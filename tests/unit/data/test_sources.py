@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from coverslip.config import DataConfig, SplitConfig
-from coverslip.data.sources import list_images, load_table
+from coverslip.data.sources import list_samples, load_table
 from coverslip.errors import ConfigError, InputError, MissingInputError
 from coverslip.structures import Table, Task
 
@@ -115,7 +115,7 @@ def test_parquet_with_other_columns_and_whole_numbers(tmp_path):
     assert table.classes == ("3", "12")
     assert table.preset is not None
     assert table.preset.tolist() == ["train", "validation"]
-    assert all(path.is_file() for path in table.paths)
+    assert [path.is_file() for (path,) in table.samples] == [True, True]
 
 
 def test_csv_of_windows_spreadsheets(tmp_path):
@@ -211,7 +211,7 @@ def test_wrong_folders(tmp_path):
         ("image,label\n", "no rows"),
         ("", "cannot be read as a table"),
         ("image,label\n1.png,a\n2.png,\n", "1 rows .* no value .* data.labels: lines 3"),
-        ("image,label\n1.png,a\n2.png,b\n9.png,b\n", "1 of the 3 images .* do not exist: 9.png"),
+        ("image,label\n1.png,a\n2.png,b\n9.png,b\n", "1 of the 3 images lack files: 9.png"),
         ("image,label\n1.png,a\n./1.png,a\n2.png,b\n", "1 images are listed more than once"),
         ("image,label\n1.png,a\n1.png,b\n2.png,b\n", r"1 images stand under two labels .*1.png \(a, b\)"),
     ],
@@ -231,22 +231,160 @@ def test_wrong_columns_of_the_split(tmp_path):
         load(table, SplitConfig(group="parts"))
 
 
-def test_list_images(tmp_path):
+def test_list_samples(tmp_path):
     touch(tmp_path, "in/b10.png", "in/b9.png", "in/deep/c.png", "single.dat")
     (tmp_path / "in" / "notes.txt").write_text("x")
     table = write(tmp_path, "image\nin/b9.png\nnone.png\n")
-    paths, names = list_images([tmp_path / "in"])
+    plain = DataConfig()
+    samples, names = list_samples([tmp_path / "in"], plain)
     assert names == ["b9.png", "b10.png", "deep/c.png"]
-    assert paths[2] == tmp_path / "in" / "deep" / "c.png"
-    assert list_images([table])[1] == ["in/b9.png", "none.png"]
-    assert list_images([str(tmp_path / "single.dat")])[0] == [tmp_path / "single.dat"]
-    both, _ = list_images([tmp_path / "in", tmp_path / "in" / "b9.png"])
+    assert samples[2] == (tmp_path / "in" / "deep" / "c.png",)
+    assert list_samples([table], plain)[1] == ["in/b9.png", "none.png"]
+    assert list_samples([str(tmp_path / "single.dat")], plain)[0] == [(tmp_path / "single.dat",)]
+    both, _ = list_samples([tmp_path / "in", tmp_path / "in" / "b9.png"], plain)
     assert len(both) == 3
     touch(tmp_path, "other/b9.png")
-    _, clashing = list_images([tmp_path / "in", tmp_path / "other"])
+    _, clashing = list_samples([tmp_path / "in", tmp_path / "other"], plain)
     assert len(set(clashing)) == 4
     (tmp_path / "void").mkdir()
     with pytest.raises(InputError, match="no images in"):
-        list_images([tmp_path / "void"])
+        list_samples([tmp_path / "void"], plain)
     with pytest.raises(MissingInputError):
-        list_images([tmp_path / "nowhere"])
+        list_samples([tmp_path / "nowhere"], plain)
+
+
+# Samples of one file a channel ----------------------------------------------------------------------------------------
+
+BY_CHANNEL = {"image": "images/{Id}_{channel}.png", "channels": ["red", "green"]}
+
+
+def both(*ids: str) -> list[str]:
+    return [f"{name}_{channel}.png" for name in ids for channel in ("red", "green")]
+
+
+def test_a_table_with_a_pattern(tmp_path):
+    touch(tmp_path / "images", *both("a_1", "b_2", "c_3"))
+    path = write(tmp_path, "Id,label,plate\nb_2,x,p\na_1,y,q\nc_3,x,p\n")
+    table = load(path, SplitConfig(group="plate"), **BY_CHANNEL)
+    assert table.images == ("b_2", "a_1", "c_3")
+    assert table.files is not None
+    assert table.files[1] == ("images/a_1_red.png", "images/a_1_green.png")
+    assert table.samples[0] == (tmp_path / "images" / "b_2_red.png", tmp_path / "images" / "b_2_green.png")
+    assert all(file.is_file() for files in table.samples for file in files)
+    assert table.labels.tolist() == [0, 1, 0]
+    assert table.groups is not None
+    assert table.groups.tolist() == ["p", "q", "p"]
+
+
+def test_the_files_carry_the_source_of_a_channel_in_the_order_of_the_config(tmp_path):
+    touch(tmp_path / "images", *both("a", "b"))
+    path = write(tmp_path, "Id,label\na,x\nb,y\n")
+    table = load(path, image=BY_CHANNEL["image"], channels={"er": "green", "nucleus": "red"})
+    assert table.files is not None
+    assert table.files[0] == ("images/a_green.png", "images/a_red.png")
+
+
+def test_a_table_with_a_pattern_of_single_files(tmp_path):
+    touch(tmp_path, "p1/a.tif", "p2/a.tif")
+    table = load(write(tmp_path, "Plate,Id,label\np1,a,x\np2,a,y\n"), image="{Plate}/{Id}.tif")
+    assert table.images == ("p1/a", "p2/a")
+    assert table.samples == [(tmp_path / "p1" / "a.tif",), (tmp_path / "p2" / "a.tif",)]
+    with pytest.raises(MissingInputError, match=r"1 of the 2 images lack files: p1/b \(p1/b\.tif\)"):
+        load(write(tmp_path, "Plate,Id,label\np1,b,x\np2,a,y\n"), image="{Plate}/{Id}.tif")
+
+
+def test_a_missing_channel_names_its_sample_its_channel_and_its_file(tmp_path):
+    touch(tmp_path / "images", *both("a", "b"))
+    (tmp_path / "images" / "b_green.png").unlink()
+    path = write(tmp_path, "Id,label\na,x\nb,y\n")
+    with pytest.raises(MissingInputError, match=r"1 of the 2 images lack files: b has no green \(images/b_green\.png\)") as caught:
+        load(path, **BY_CHANNEL)
+    assert str(tmp_path) in str(caught.value)
+    with pytest.raises(MissingInputError, match=r"b has no er \(images/b_green\.png\)"):
+        load(path, image=BY_CHANNEL["image"], channels={"dna": "red", "er": "green"})
+
+
+@pytest.mark.parametrize(
+    ("text", "data", "message"),
+    [
+        ("Ids,label\na,x\nb,y\n", BY_CHANNEL, r"no column 'Id' .*Did you mean 'Ids'"),
+        ("Id,label\na,x\nb,y\n", {"image": "{Id}_{channel}.png"}, "data.channels="),
+        ("Id,label\na,x\nb,y\n", {"image": "{Id_red.png"}, "columns in braces"),
+        ("Id,label\na,x\na,x\nb,y\n", BY_CHANNEL, "1 images are listed more than once"),
+        ("Id,label\na,x\na,y\nb,y\n", BY_CHANNEL, r"1 images stand under two labels .*a \(x, y\)"),
+        ("Id,label\na,x\n,y\nb,y\n", BY_CHANNEL, "1 rows .* lines 3"),
+    ],
+)
+def test_wrong_tables_with_a_pattern(tmp_path, text, data, message):
+    touch(tmp_path / "images", *both("a", "b"))
+    with pytest.raises((InputError, ConfigError), match=message):
+        load(write(tmp_path, text), **data)
+
+
+def test_a_folder_of_class_folders_with_a_file_for_each_channel(tmp_path):
+    touch(tmp_path, "cat/odd.png", *(f"{name}/{file}" for name in ("cat", "dog") for file in both("1", "2_x")))
+    table = load(tmp_path, image="{Id}_{channel}.png", channels=["red", "green"])
+    assert table.images == ("cat/1", "cat/2_x", "dog/1", "dog/2_x")
+    assert table.labels.tolist() == [0, 0, 1, 1]
+    assert table.files is not None
+    assert table.files[1] == ("cat/2_x_red.png", "cat/2_x_green.png")
+    assert table.ignored == ("cat/odd.png",)
+    with pytest.raises(InputError, match=r"none of the 9 images .* is of the form of data.image = '\{Id\}-\{channel\}.png'"):
+        load(tmp_path, image="{Id}-{channel}.png", channels=["red", "green"])
+    (tmp_path / "dog" / "1_red.png").unlink()
+    with pytest.raises(MissingInputError, match=r"dog/1 has no red \(dog/1_red\.png\)"):
+        load(tmp_path, image="{Id}_{channel}.png", channels=["red", "green"])
+
+
+def test_a_folder_of_parts_with_a_folder_for_each_channel(tmp_path):
+    names = [f"{part}/{name}/{channel}/{part}{name}.png" for part in ("train", "test") for name in "ab" for channel in ("red", "green")]
+    table = load(touch(tmp_path, *names), image="{channel}/{Id}.png", channels=["red", "green"])
+    assert sorted(table.images) == ["test/a/testa", "test/b/testb", "train/a/traina", "train/b/trainb"]
+    assert table.classes == ("a", "b")
+    assert table.preset is not None
+    assert [image.split("/")[0] for image in table.images] == table.preset.tolist()
+    assert all(len(files) == 2 and all(file.is_file() for file in files) for files in table.samples)
+
+
+def test_a_folder_of_class_folders_with_a_folder_for_each_sample(tmp_path):
+    touch(tmp_path, *(f"{name}/{number}/{channel}.png" for name in "ab" for number in (1, 2) for channel in ("red", "green")))
+    table = load(tmp_path, image="{Id}/{channel}.png", channels=["red", "green"])
+    assert table.images == ("a/1", "a/2", "b/1", "b/2")
+
+
+def test_a_folder_of_files_of_microscopes(tmp_path):
+    table = load(touch(tmp_path, "a/1.czi", "a/2.nd2", "b/1.LIF"), channels=["dna"])
+    assert table.images == ("a/1.czi", "a/2.nd2", "b/1.LIF")
+
+
+def test_samples_to_predict_by_table_by_folder_by_any_file_and_by_path(tmp_path):
+    touch(tmp_path / "images", *both("a_1", "b_2"))
+    config, folder = DataConfig(**BY_CHANNEL), tmp_path / "images"
+    first, second = [tuple(folder / file for file in both(name)) for name in ("a_1", "b_2")]
+    table = write(tmp_path, "Id,label\nb_2,x\na_1,y\n")
+    assert list_samples([table], config) == ([second, first], ["b_2", "a_1"])
+    assert list_samples([folder], config) == ([first, second], ["a_1", "b_2"])
+    assert list_samples([tmp_path], config) == ([first, second], ["images/a_1", "images/b_2"])
+    for file in second:
+        assert list_samples([file], config) == ([second], [str(folder / "b_2")])
+    assert list_samples([str(folder / "b_2")], config) == ([second], [str(folder / "b_2")])
+    assert sorted(list_samples([*second, *first, folder / "a_1", folder], config)[0]) == [first, second]
+
+
+def test_an_image_of_another_form_is_a_sample_of_one_file(tmp_path):
+    touch(tmp_path, "all_channels.tif", *both("a"))
+    config = DataConfig(image="{Id}_{channel}.png", channels=["red", "green"])
+    assert list_samples([tmp_path / "all_channels.tif"], config) == (
+        [(tmp_path / "all_channels.tif",)],
+        [str(tmp_path / "all_channels.tif")],
+    )
+    assert sorted(list_samples([tmp_path], config)[0]) == [tuple(tmp_path / file for file in both("a")), (tmp_path / "all_channels.tif",)]
+
+
+def test_a_path_of_no_sample_is_named(tmp_path):
+    touch(tmp_path, *both("plate_a"))
+    config = DataConfig(image="{Id}_{channel}.png", channels=["red", "green"])
+    with pytest.raises(MissingInputError, match=r"there is nothing at .*plate_c"):
+        list_samples([tmp_path / "plate_c"], config)
+    with pytest.raises(InputError, match="no column 'Id'"):
+        list_samples([write(tmp_path, "image\nplate_a_red.png\n")], config)

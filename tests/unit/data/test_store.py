@@ -1,4 +1,7 @@
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -6,15 +9,15 @@ import pytest
 import tifffile
 from PIL import Image
 
-import coverslip.data.scan
-from coverslip.config import DataConfig
-from coverslip.data.pixels import WHOLE, Geometry
-from coverslip.data.store import PEEK, Pixels, glance, load_pixels
-from coverslip.structures import Table, Task
+from coverslip.data.decoding import PixelArray
+from coverslip.data.pixels import GREY, WHOLE, Geometry
+from coverslip.data.reading import Facts, Reading
+from coverslip.data.store import PEEK, Pixels, glance, load_pixels, some_images
+from coverslip.structures import Channel, Table, Task
 
 LIMIT = 10**9
-GEOMETRY = Geometry(16, 16, "squash", 1, 8)
-CONFIG = DataConfig()
+GEOMETRY = Geometry(16, 16, "squash", GREY, 8)
+READING = Reading()
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +25,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COVERSLIP_CACHE", str(tmp_path / "cache"))
 
 
-def table_of(root: Path, images: dict[str, npt.NDArray[np.generic] | bytes]) -> Table:
+def table_of(root: Path, images: Mapping[str, npt.NDArray[Any] | bytes]) -> Table:
     root.mkdir(exist_ok=True)
     for name, image in images.items():
         if isinstance(image, bytes):
@@ -38,14 +41,21 @@ def grey(seed: int, height: int = 16, width: int = 16) -> npt.NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
 
 
-def forbid_reading(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("decode_image", "read_bytes"):
-        monkeypatch.setattr(coverslip.data.scan, name, lambda *_, **__: pytest.fail("an image was decoded again"))
+def watch_reading(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, ...]]:
+    """The files of each sample that is read from now on."""
+    read, seen = Reading.read, list[tuple[Path, ...]]()
+
+    def noted(self: Reading, files: Sequence[Path]) -> tuple[PixelArray, Facts]:
+        seen.append(tuple(files))
+        return read(self, files)
+
+    monkeypatch.setattr(Reading, "read", noted)
+    return seen
 
 
 def test_pixels_stand_in_table_order(tmp_path: Path) -> None:
     images = {f"{number}.png": grey(number) for number in range(7)}
-    pixels, scan = load_pixels(table_of(tmp_path / "d", images), CONFIG, GEOMETRY, LIMIT)
+    pixels, scan = load_pixels(table_of(tmp_path / "d", images), READING, GEOMETRY, LIMIT)
     assert np.array_equal(pixels.array[..., 0], np.stack(list(images.values())))
     assert pixels.array.dtype == np.uint8
     assert scan.facts["image"].tolist() == list(images)
@@ -54,9 +64,11 @@ def test_pixels_stand_in_table_order(tmp_path: Path) -> None:
 
 def test_images_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = table_of(tmp_path / "d", {f"{number}.png": grey(number) for number in range(5)})
-    first, first_scan = load_pixels(table, CONFIG, GEOMETRY, LIMIT)
-    forbid_reading(monkeypatch)
-    second, second_scan = load_pixels(table, CONFIG, GEOMETRY, LIMIT)
+    seen = watch_reading(monkeypatch)
+    first, first_scan = load_pixels(table, READING, GEOMETRY, LIMIT)
+    assert sorted(seen) == sorted(table.samples)
+    second, second_scan = load_pixels(table, READING, GEOMETRY, LIMIT)
+    assert len(seen) == 5
     assert first.key == second.key
     assert np.array_equal(first.array, second.array)
     assert first_scan.facts.equals(second_scan.facts)
@@ -64,10 +76,11 @@ def test_images_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_renamed_files_are_not_decoded_again_and_carry_their_new_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    load_pixels(table_of(tmp_path / "d", {"a.png": grey(1), "b.png": grey(2)}), CONFIG, GEOMETRY, LIMIT)
+    load_pixels(table_of(tmp_path / "d", {"a.png": grey(1), "b.png": grey(2)}), READING, GEOMETRY, LIMIT)
     other = table_of(tmp_path / "e", {"c.png": grey(1), "d.png": grey(2)})
-    forbid_reading(monkeypatch)
-    _, scan = load_pixels(other, CONFIG, GEOMETRY, LIMIT)
+    seen = watch_reading(monkeypatch)
+    _, scan = load_pixels(other, READING, GEOMETRY, LIMIT)
+    assert seen == []
     assert scan.facts["image"].tolist() == ["c.png", "d.png"]
 
 
@@ -75,14 +88,14 @@ def test_other_content_order_geometry_or_background_is_another_entry(tmp_path: P
     images = {"a.png": grey(1), "b.png": grey(2)}
     table = table_of(tmp_path / "d", images)
     found = [
-        load_pixels(table, CONFIG, GEOMETRY, LIMIT)[0],
-        load_pixels(table, CONFIG, Geometry(16, 16, "squash", 1, 8, box=(0.0, 0.0, 0.5, 1.0)), LIMIT)[0],
-        load_pixels(table, CONFIG, Geometry(16, 16, "crop", 1, 8), LIMIT)[0],
-        load_pixels(table, DataConfig(background="#000000"), GEOMETRY, LIMIT)[0],
-        load_pixels(table.take(np.array([1, 0])), CONFIG, GEOMETRY, LIMIT)[0],
+        load_pixels(table, READING, GEOMETRY, LIMIT)[0],
+        load_pixels(table, READING, Geometry(16, 16, "squash", GREY, 8, box=(0.0, 0.0, 0.5, 1.0)), LIMIT)[0],
+        load_pixels(table, READING, Geometry(16, 16, "crop", GREY, 8), LIMIT)[0],
+        load_pixels(table, Reading(background="#000000"), GEOMETRY, LIMIT)[0],
+        load_pixels(table.take(np.array([1, 0])), READING, GEOMETRY, LIMIT)[0],
     ]
     table_of(tmp_path / "d", {"a.png": grey(3)})
-    changed = load_pixels(table, CONFIG, GEOMETRY, LIMIT)[0]
+    changed = load_pixels(table, READING, GEOMETRY, LIMIT)[0]
     assert len({pixels.key for pixels in (*found, changed)}) == 6
     assert np.array_equal(changed.array[0, ..., 0], grey(3))
     assert np.array_equal(found[4].array[0, ..., 0], grey(2))
@@ -91,7 +104,7 @@ def test_other_content_order_geometry_or_background_is_another_entry(tmp_path: P
 def test_rows_that_cannot_be_read_hold_zeros_and_the_scan_says_why(tmp_path: Path) -> None:
     table = table_of(tmp_path / "d", {"a.png": grey(1), "b.png": b"no image at all", "c.png": grey(3)})
     (tmp_path / "d" / "c.png").write_bytes((tmp_path / "d" / "c.png").read_bytes()[:100])
-    pixels, scan = load_pixels(table, CONFIG, GEOMETRY, LIMIT)
+    pixels, scan = load_pixels(table, READING, GEOMETRY, LIMIT)
     assert [bool(error) for error in scan.facts["error"]] == [False, True, True]
     assert not pixels.array[1:].any()
     assert pixels.array[0].any()
@@ -100,13 +113,13 @@ def test_rows_that_cannot_be_read_hold_zeros_and_the_scan_says_why(tmp_path: Pat
 def test_a_missing_file_is_a_row_with_an_error(tmp_path: Path) -> None:
     table = table_of(tmp_path / "d", {"a.png": grey(1), "b.png": grey(2)})
     (tmp_path / "d" / "b.png").unlink()
-    _, scan = load_pixels(table, CONFIG, GEOMETRY, LIMIT)
+    _, scan = load_pixels(table, READING, GEOMETRY, LIMIT)
     assert [bool(error) for error in scan.facts["error"]] == [False, True]
 
 
 def test_rows_are_addressed_by_the_table_also_after_some_were_dropped(tmp_path: Path) -> None:
     images = {f"{number}.png": grey(number) for number in range(6)}
-    pixels, _ = load_pixels(table_of(tmp_path / "d", images), CONFIG, GEOMETRY, LIMIT)
+    pixels, _ = load_pixels(table_of(tmp_path / "d", images), READING, GEOMETRY, LIMIT)
     kept = pixels.take(np.array([1, 2, 5]))
     assert np.array_equal(kept.read(np.array([2, 0]))[..., 0], np.stack([grey(5), grey(1)]))
     assert np.array_equal(kept.take(np.array([1])).read(np.array([0]))[0, ..., 0], grey(2))
@@ -118,6 +131,85 @@ def test_pixels_of_images_in_memory() -> None:
     assert pixels.array.shape == (2, 16, 16, 1)
     assert np.array_equal(pixels.read(np.array([0]))[0], images[0])
     assert pixels.key != Pixels.of(images[::-1], GEOMETRY).key
+
+
+STAINS = ("dna", "er", "protein")
+
+
+def stacks(root: Path, planes: dict[str, npt.NDArray[np.generic]], names: Sequence[str] = STAINS) -> Table:
+    """OME-TIFFs (c, h, w) of named channels."""
+    root.mkdir(exist_ok=True)
+    for name, image in planes.items():
+        tifffile.imwrite(root / name, image, ome=True, photometric="minisblack", metadata={"axes": "CYX", "Channel": {"Name": list(names)}})
+    return Table(root, tuple(planes), ("x", "y"), np.arange(len(planes)) % 2, Task.BINARY)
+
+
+def planes(seed: int, dtype: type = np.uint16, count: int = 3) -> npt.NDArray[Any]:
+    return np.random.default_rng(seed).integers(0, 250, (count, 16, 16)).astype(dtype)
+
+
+@pytest.mark.parametrize(("dtype", "bits"), [(np.uint8, 8), (np.uint16, 16), (np.float32, 32)])
+def test_named_channels_are_stored_in_their_order_and_depth(tmp_path: Path, dtype: type, bits: int) -> None:
+    table = stacks(tmp_path / "d", {"a.tif": planes(1, dtype), "b.tif": planes(2, dtype)})
+    reading, geometry = Reading(channels=Channel.of("protein", "dna")), Geometry(16, 16, "squash", ("protein", "dna"), bits)
+    pixels, scan = load_pixels(table, reading, geometry, LIMIT)
+    assert pixels.array.dtype == dtype
+    assert np.array_equal(pixels.array, np.stack([planes(seed, dtype)[[2, 0]].transpose(1, 2, 0) for seed in (1, 2)]))
+    assert scan.facts["error"].tolist() == ["", ""]
+
+
+def test_other_channels_or_another_projection_are_another_entry(tmp_path: Path) -> None:
+    table = stacks(tmp_path / "d", {"a.tif": planes(1), "b.tif": planes(2)})
+    geometry = Geometry(16, 16, "squash", ("x", "y"), 16)
+    chosen = [Channel.of("dna", "er"), Channel.of("er", "dna"), (Channel("x", "dna"), Channel("y", "protein"))]
+    found = [load_pixels(table, Reading(channels=channels), geometry, LIMIT)[0] for channels in chosen]
+    found.append(load_pixels(table, Reading(channels=chosen[0], projection="max"), geometry, LIMIT)[0])
+    assert len({pixels.key for pixels in found}) == 4
+    assert np.array_equal(found[0].array[..., ::-1], found[1].array)
+    assert np.array_equal(found[2].array[0, ..., 1], planes(1)[2])
+
+
+def test_a_sample_of_several_files_is_met_again_and_a_change_of_one_file_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table_of(tmp_path / "d", {f"{name}_{number}.png": grey(number) for number, name in enumerate("aabb")})
+    table = Table(
+        tmp_path / "d", ("a", "b"), ("x", "y"), np.array([0, 1]), Task.BINARY, files=(("a_0.png", "a_1.png"), ("b_2.png", "b_3.png"))
+    )
+    reading, geometry = Reading(channels=Channel.of("dna", "er")), Geometry(16, 16, "squash", ("dna", "er"), 8)
+    seen = watch_reading(monkeypatch)
+    first, scan = load_pixels(table, reading, geometry, LIMIT)
+    assert scan.facts["image"].tolist() == ["a", "b"]
+    assert np.array_equal(first.array[1], np.dstack([grey(2), grey(3)]))
+    assert load_pixels(table, reading, geometry, LIMIT)[0].key == first.key
+    assert len(seen) == 2
+    Image.fromarray(grey(9)).save(tmp_path / "d" / "b_3.png")
+    changed, _ = load_pixels(table, reading, geometry, LIMIT)
+    assert np.array_equal(changed.array[1], np.dstack([grey(2), grey(9)]))
+
+
+def test_images_of_another_kind_than_the_geometry_hold_zeros_and_the_scan_says_why(tmp_path: Path) -> None:
+    odd = {"a.tif": planes(1), "b.tif": planes(2, np.float32), "c.tif": planes(3)}
+    geometry = Geometry(16, 16, "squash", STAINS, 16)
+    pixels, scan = load_pixels(stacks(tmp_path / "d", odd), Reading(channels=Channel.of(*STAINS)), geometry, LIMIT)
+    assert "float32 pixels, where most images have uint16" in scan.facts["error"][1]
+    assert [bool(error) for error in scan.facts["error"]] == [False, True, False]
+    assert [bool(row.any()) for row in pixels.array] == [True, False, True]
+
+
+# Some images ----------------------------------------------------------------------------------------------------------
+
+
+def test_some_images_are_of_all_classes_in_equal_numbers(tmp_path: Path) -> None:
+    table = table_of(tmp_path / "d", {**{f"{number}.png": grey(number) for number in range(20)}, "bad.png": b"no image"})
+    table = replace(table, targets=np.array([0] * 16 + [1] * 5))
+    rows, images = some_images(table, READING, GEOMETRY, 8)
+    assert len(rows) == len(set(rows.tolist())) >= 7
+    assert 20 not in rows
+    assert abs(int((table.labels[rows] == 0).sum()) - int((table.labels[rows] == 1).sum())) <= 1
+    assert all(np.array_equal(image[..., 0], grey(row)) for row, image in zip(rows.tolist(), images, strict=True))
+    everything, _ = some_images(table, READING, GEOMETRY, 100)
+    assert sorted(everything.tolist()) == list(range(20))
+    none, nothing = some_images(table.take(np.array([20])), READING, GEOMETRY, 3)
+    assert (none.shape, nothing.shape) == ((0,), (0, 16, 16, 1))
 
 
 # A glance -------------------------------------------------------------------------------------------------------------
@@ -132,7 +224,7 @@ def framed(seed: int, *, height: int = 100, width: int = 200) -> npt.NDArray[np.
 
 
 def test_the_border_that_is_the_same_everywhere_is_found_with_a_little_around_it(tmp_path: Path) -> None:
-    seen = glance(table_of(tmp_path / "d", {f"{number}.png": framed(number) for number in range(5)}), CONFIG)
+    seen = glance(table_of(tmp_path / "d", {f"{number}.png": framed(number) for number in range(5)}), READING)
     assert seen.box == pytest.approx((0.19, 0.14, 0.81, 0.91), abs=1e-3)
     assert (seen.height, seen.width) == (100, 200)
 
@@ -148,7 +240,7 @@ def test_the_border_that_is_the_same_everywhere_is_found_with_a_little_around_it
     ids=["one image", "one image twice", "two sizes", "no border"],
 )
 def test_the_whole_image_is_looked_at_when_there_is_no_common_border(tmp_path: Path, images: dict[str, npt.NDArray[np.uint8]]) -> None:
-    assert glance(table_of(tmp_path / "d", dict(images)), CONFIG).box == WHOLE
+    assert glance(table_of(tmp_path / "d", dict(images)), READING).box == WHOLE
 
 
 def test_a_border_of_under_a_twentieth_of_the_area_is_left(tmp_path: Path) -> None:
@@ -157,7 +249,7 @@ def test_a_border_of_under_a_twentieth_of_the_area_is_left(tmp_path: Path) -> No
         frame[2:98] = grey(seed, 96, 100)
         return frame
 
-    assert glance(table_of(tmp_path / "d", {f"{number}.png": image(number) for number in range(3)}), CONFIG).box == WHOLE
+    assert glance(table_of(tmp_path / "d", {f"{number}.png": image(number) for number in range(3)}), READING).box == WHOLE
 
 
 def test_colour_and_depth(tmp_path: Path) -> None:
@@ -165,39 +257,48 @@ def test_colour_and_depth(tmp_path: Path) -> None:
     coloured = copied.copy()
     coloured[4, 4] = (200, 0, 0)
     deep = grey(2).astype(np.uint16) * 257
-    for name, images, colour, bits in [
+    cases: list[tuple[str, dict[str, npt.NDArray[Any]], str, int]] = [
         ("one", {"a.png": grey(1), "b.png": copied}, "none", 8),
         ("two", {"a.png": grey(1), "b.png": coloured}, "some", 8),
         ("three", {"a.png": grey(1), "b.tif": deep}, "none", 16),
         ("four", {"a.png": coloured, "b.png": coloured[::-1].copy()}, "all", 8),
-    ]:
-        seen = glance(table_of(tmp_path / name, dict(images)), CONFIG)
-        assert (seen.colour, seen.bits) == (colour, bits), name
+        ("five", {"a.png": grey(1), "b.tif": grey(2).astype(np.float32)}, "none", 32),
+    ]
+    for name, images, colour, bits in cases:
+        seen = glance(table_of(tmp_path / name, images), READING)
+        assert (seen.colour, seen.depth) == (colour, bits), name
 
 
 def test_images_that_cannot_be_read_are_passed_over(tmp_path: Path) -> None:
-    seen = glance(table_of(tmp_path / "d", {"a.png": b"", "b.png": grey(1, 40, 60), "c.png": b"junk"}), CONFIG)
-    assert (seen.height, seen.width) == (40, 60)
+    seen = glance(table_of(tmp_path / "d", {"a.png": b"", "b.png": grey(1, 40, 60), "c.png": b"junk"}), READING)
+    assert (seen.height, seen.width, seen.one_size) == (40, 60, True)
+
+
+@pytest.mark.parametrize(("height", "width", "one"), [(40, 60, True), (40, 61, False), (60, 40, False)])
+def test_whether_all_images_have_one_size(tmp_path: Path, height: int, width: int, one: bool) -> None:
+    assert glance(table_of(tmp_path / "d", {"a.png": grey(1, 40, 60), "b.png": grey(2, height, width)}), READING).one_size is one
+
+
+def test_named_channels_are_found_when_none_were_chosen(tmp_path: Path) -> None:
+    table = stacks(tmp_path / "d", {"a.tif": planes(1), "b.tif": planes(2)})
+    seen = glance(table, READING)
+    assert (seen.names, seen.colour, seen.depth, seen.height, seen.one_size) == (STAINS, "none", 16, 16, True)
+    chosen = glance(table, Reading(channels=Channel.of("er")))
+    assert (chosen.names, chosen.colour, chosen.height) == ((), "none", 16)
+    assert glance(table_of(tmp_path / "e", {"a.png": grey(1)}), READING).names == ()
 
 
 def test_a_glance_at_nothing_readable_is_still_an_answer(tmp_path: Path) -> None:
-    seen = glance(table_of(tmp_path / "d", {"a.png": b""}), CONFIG)
-    assert (seen.colour, seen.bits, seen.height, seen.box) == ("none", 8, 0, WHOLE)
+    seen = glance(table_of(tmp_path / "d", {"a.png": b""}), READING)
+    assert (seen.colour, seen.depth, seen.height, seen.box) == ("none", 8, 0, WHOLE)
 
 
 def test_a_large_table_is_sampled_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = table_of(tmp_path / "d", {"a.png": grey(1)})
     many = Table(table.root, tuple(f"{number}.png" for number in range(1000)), ("x", "y"), None, Task.BINARY)
-    asked: list[int] = []
-    monkeypatch.setattr("coverslip.data.store.read_image", lambda path, **_: _note(asked, path))
-    glance(many, CONFIG)
+    seen = watch_reading(monkeypatch)
+    glance(many, READING)
+    asked = [int(file.stem) for (file,) in seen]
     assert len(asked) == PEEK
     assert (asked[0], asked[-1]) == (0, 999)
     assert max(np.diff(asked)) <= 1000 / PEEK + 2
-
-
-def _note(asked: list[int], path: Path) -> None:
-    from coverslip.data.decoding import ImageReadError
-
-    asked.append(int(path.stem))
-    raise ImageReadError("not there")

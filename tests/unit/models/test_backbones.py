@@ -96,6 +96,6 @@ def test_first_layer_mean_divides_the_response_by_three(tmp_path: Path) -> None:
     write_weights(path, Weights("small_30k", "", "", {}, (0.0,) * 3, (1.0,) * 3, (3, 32, 32), "bilinear", network.state_dict()))
     summed, averaged = (
         build_backbone(ModelConfig.model_validate({"backbone": "small_30k", "weights": str(path), "first_layer": how}), 1, (32, 32))
-        for how in ("sum", "mean")
+        for how in ("repeat", "mean")
     )
     torch.testing.assert_close(summed.network.stem[0].weight, 3 * averaged.network.stem[0].weight)

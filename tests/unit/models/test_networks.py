@@ -2,7 +2,9 @@ import pytest
 import torch
 
 from coverslip.errors import ConfigError, WeightsError
-from coverslip.models.networks import adapt_filters, adapt_numbers, check_architecture, create_network, input_facts, load_state
+from coverslip.models.networks import FirstLayer, adapt_filters, adapt_numbers, check_architecture, create_network, input_facts, load_state
+
+HOW: tuple[FirstLayer, ...] = ("repeat", "mean", "zero")
 
 
 def test_an_unknown_backbone_is_named_with_the_near_one() -> None:
@@ -26,7 +28,7 @@ def test_grey_filters_answer_as_the_rgb_copy() -> None:
     filters, grey = torch.randn(8, 3, 3, 3, dtype=torch.float64), torch.randn(2, 1, 9, 9, dtype=torch.float64)
     convolve = torch.nn.functional.conv2d
     expected = convolve(grey.expand(-1, 3, -1, -1), filters, padding=1)
-    torch.testing.assert_close(convolve(grey, adapt_filters(filters, 1, "sum"), padding=1), expected)
+    torch.testing.assert_close(convolve(grey, adapt_filters(filters, 1, "repeat"), padding=1), expected)
     torch.testing.assert_close(convolve(grey, adapt_filters(filters, 1, "mean"), padding=1), expected / 3)
 
 
@@ -39,6 +41,50 @@ def test_other_channels_repeat_the_filters_in_turn(channels: int) -> None:
         torch.testing.assert_close(adapted[:, plane], filters[:, plane % 3] * 3 / channels)
 
 
+@pytest.mark.parametrize("channels", [4, 5, 7])
+@pytest.mark.parametrize("how", ["mean", "zero"])
+def test_planes_beyond_the_known_ones_get_their_mean_or_nothing(channels: int, how: FirstLayer) -> None:
+    filters = torch.randn(8, 3, 5, 5)
+    adapted = adapt_filters(filters, channels, how)
+    assert adapted.shape == (8, channels, 5, 5)
+    assert torch.equal(adapted[:, :3], filters)
+    for plane in range(3, channels):
+        torch.testing.assert_close(
+            adapted[:, plane], (filters[:, 0] + filters[:, 1] + filters[:, 2]) / 3 if how == "mean" else 0 * filters[:, 0]
+        )
+
+
+@pytest.mark.parametrize("how", ["repeat", "mean", "zero"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_adapted_filters_leave_the_given_ones_alone(channels: int, how: FirstLayer) -> None:
+    filters = torch.randn(8, 3, 5, 5)
+    before = filters.clone()
+    adapted = adapt_filters(filters, channels, how)
+    assert adapted.shape[1] == channels
+    if channels != 3:
+        adapted.add_(1)
+    assert torch.equal(filters, before)
+    if channels < 3 and how == "zero":
+        assert torch.equal(adapt_filters(filters, channels, how), adapt_filters(filters, channels, "repeat"))
+
+
+@pytest.mark.parametrize("extra", [1, 3])
+def test_channels_that_start_at_zero_leave_the_answer_on_colour_as_it_was(extra: int) -> None:
+    colour = create_network("resnet18", channels=3, size=(64, 64), arguments={}).eval()
+    more = create_network("resnet18", channels=3 + extra, size=(64, 64), arguments={})
+    load_state(more, colour.state_dict(), planes=3, channels=3 + extra, how="zero")
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = colour(images)
+        for beyond in (torch.zeros(2, extra, 64, 64), torch.randn(2, extra, 64, 64) * 10):
+            torch.testing.assert_close(more.eval()(torch.cat([images, beyond], dim=1)), expected)
+    assert expected.std() > 0
+    mean = create_network("resnet18", channels=3 + extra, size=(64, 64), arguments={}).eval()
+    load_state(mean, colour.state_dict(), planes=3, channels=3 + extra, how="mean")
+    with torch.no_grad():
+        assert not torch.allclose(mean(torch.cat([images, torch.randn(2, extra, 64, 64) * 10], dim=1)), expected)
+
+
 def test_filters_of_grey_weights_for_colour() -> None:
     filters = torch.randn(8, 1, 3, 3)
     torch.testing.assert_close(adapt_filters(filters, 3).sum(1, keepdim=True), filters)
@@ -46,7 +92,13 @@ def test_filters_of_grey_weights_for_colour() -> None:
 
 def test_numbers_follow_the_filters() -> None:
     assert adapt_numbers((0.0,), 4) == (0.0,) * 4
-    assert adapt_numbers((0.1, 0.2, 0.3), 3) == (0.1, 0.2, 0.3)
+    for how in HOW:
+        assert adapt_numbers((0.1, 0.2, 0.3), 3, how) == (0.1, 0.2, 0.3)
+        assert adapt_numbers((0.1, 0.2, 0.3), 1, how) == pytest.approx((0.2,))
+        assert adapt_numbers((0.1, 0.2, 0.3), 2, how) == (0.1, 0.2)
+    assert adapt_numbers((0.1, 0.2, 0.3), 5) == (0.1, 0.2, 0.3, 0.1, 0.2)
+    for how in ("mean", "zero"):
+        assert adapt_numbers((0.1, 0.2, 0.3), 5, how) == pytest.approx((0.1, 0.2, 0.3, 0.2, 0.2))
 
 
 def test_input_facts() -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from coverslip.config import dump_toml, load_config
+from coverslip.report.citations import Citations, references
 from coverslip.report.files import read_run
-from coverslip.report.methods import FAMILIES, LOSSES, Citations, citation_family, methods, references
+from coverslip.report.methods import FAMILIES, LOSSES, citation_family, methods
 from unit.report.make_run import make_evaluation, make_run
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from coverslip.config import RunConfig, load_config
-from coverslip.data.pixels import Geometry, Normalisation
+from coverslip.data.pixels import GREY, Geometry, Normalisation
 from coverslip.data.store import Pixels
 from coverslip.models.classifier import build_classifier
 from coverslip.network import Network
@@ -43,8 +43,8 @@ def make_network() -> MakeNetwork:
 
     def make(config: RunConfig, *, classes: int = 2) -> Network:
         classifier = build_classifier(config.model, channels=1, classes=classes, size=(32, 32), seed=0)
-        normalisation = Normalisation(255, False, False, (0.4,), (0.25,))
-        geometry = Geometry(32, 32, "squash", 1, 8)
+        normalisation = Normalisation((0.0,), (255.0,), mean=(0.4,), deviation=(0.25,))
+        geometry = Geometry(32, 32, "squash", GREY, 8)
         return Network(classifier, geometry, normalisation, config.augment, config.training.tta, torch.device("cpu"), "32")
 
     return make

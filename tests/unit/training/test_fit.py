@@ -17,6 +17,8 @@ TRAIN, VALIDATION = np.arange(32), np.arange(32, 48)
 NO_TRIAL = Trial(float("nan"), float("nan"))
 PROBE = {"training": {"regime": "probe", "optimizer": "exact"}}
 FINETUNE = {"training": {"regime": "finetune", "steps": 8, "frozen_epochs": 2}}
+LOADED = {**FINETUNE, "model": {"weights": "pretrained"}}
+"""As if the backbone had been loaded: one that knows nothing gets no head of its own first."""
 
 
 def weights_of(network: Any) -> dict[str, torch.Tensor]:
@@ -156,8 +158,8 @@ def test_finetuning_starts_from_a_solved_head(make_config: Any, make_network: An
     samples = make_samples()
     probe = make_network(make_config(**PROBE))
     fit(probe, samples, TRAIN, VALIDATION, make_config(**PROBE))
-    config = make_config(**FINETUNE)
-    network = make_network(config)
+    config = make_config(**LOADED)
+    network = make_network(make_config(**FINETUNE))
     before = weights_of(network)
     found = fit(network, samples, TRAIN, VALIDATION, config)
     start = found.history[0]
@@ -171,27 +173,29 @@ def test_finetuning_starts_from_a_solved_head(make_config: Any, make_network: An
 
 
 def test_finetuning_with_hidden_layers_trains_the_head_first(make_config: Any, make_network: Any, make_samples: Any) -> None:
-    config = make_config(**{**FINETUNE, "model": {"head": [16]}})
-    found = fit(make_network(config), make_samples(), TRAIN, VALIDATION, config)
+    bare = make_config(**{**FINETUNE, "model": {"head": [16]}})
+    config = make_config(**{**FINETUNE, "model": {"head": [16], "weights": "pretrained"}})
+    found = fit(make_network(bare), make_samples(), TRAIN, VALIDATION, config)
     phases = [row["phase"] for row in found.history]
     assert phases == sorted(phases, key=["head", "all"].index)
     assert phases.count("head") == 2 * 4
     assert found.history[-1]["step"] == 8
 
 
-def test_no_frozen_epochs_leave_the_head_as_it_was(make_config: Any, make_network: Any, make_samples: Any) -> None:
-    config = make_config(**{**FINETUNE, "training": {**FINETUNE["training"], "frozen_epochs": 0}})
-    seen: list[str] = []
-    fit(make_network(config), make_samples(), TRAIN, VALIDATION, config, progress=lambda stage, *_: seen.append(stage))
-    assert "features" not in seen
-    assert "head" not in seen
+def test_no_frozen_epochs_or_no_weights_leave_the_head_as_it_was(make_config: Any, make_network: Any, make_samples: Any) -> None:
+    config = make_config(**{**LOADED, "training": {**FINETUNE["training"], "frozen_epochs": 0}})
+    for sections in (config, make_config(**FINETUNE)):
+        seen: list[str] = []
+        fit(make_network(make_config()), make_samples(), TRAIN, VALIDATION, sections, progress=lambda stage, *_: seen.append(stage))  # noqa: B023
+        assert "features" not in seen
+        assert "head" not in seen
 
 
-@pytest.mark.parametrize("sections", [PROBE, FINETUNE])
+@pytest.mark.parametrize("sections", [PROBE, LOADED])
 def test_one_class_only_is_refused(make_config: Any, make_network: Any, make_samples: Any, sections: dict[str, Any]) -> None:
     config = make_config(**sections)
     with pytest.raises(InputError, match="one class only"):
-        fit(make_network(config), make_samples(), np.arange(0, 32, 2), VALIDATION, config)
+        fit(make_network(make_config()), make_samples(), np.arange(0, 32, 2), VALIDATION, config)
 
 
 # Budgets and resuming -------------------------------------------------------------------------------------------------

@@ -1,0 +1,204 @@
+"""Four channels an image, one file each, several labels: through the real command line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from PIL import Image
+
+from coverslip.config import RunConfig, load_config, read_toml
+from coverslip.preparing import prepare
+from coverslip.simulate import simulate
+
+from .conftest import Cli
+
+CHANNELS = ("red", "green", "blue", "yellow")
+SMALL = (
+    "--recipe", "hpa-28", "-s", "data.classes=classes.txt", "-s", "split.group=Field", "-s", "model.backbone=small_30k",
+    "-s", "model.weights=none", "-s", "pixels.height=64", "-s", "pixels.width=64", "-s", "training.epochs=2",
+    "-s", "training.batch_size=8", "-s", "intervals.resamples=100",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 simulated fields of cells, 64 x 64, four 16-bit PNG files each; the folder."""
+    return simulate("cells", tmp_path_factory.mktemp("data") / "cells", images=24, seed=2, side=64)
+
+
+@pytest.fixture(scope="session")
+def cell_run(cells: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run that tests only read."""
+    from coverslip.experiment import run
+    from coverslip.report import write_report
+    from coverslip.start import begin
+
+    folder = tmp_path_factory.mktemp("runs") / "cells"
+    asked = [text for text in SMALL[2:] if text != "-s"]
+    start = begin(str(cells / "train.csv"), recipe="hpa-28", settings=asked, out=folder, resume=False)
+    run(start.config, start.folder, recipe="hpa-28")
+    write_report(folder)
+    return folder
+
+
+def resolved(run_folder: Path, **data: object) -> RunConfig:
+    """The config of a finished run, read from other files."""
+    return load_config(read_toml(run_folder / "config.toml"), {"data": data})
+
+
+def test_a_run_on_four_files_an_image(cell_run: Path) -> None:
+    split = pd.read_csv(cell_run / "split.csv")
+    assert len(split) == 24
+    assert split.groupby("group")["part"].nunique().max() == 1
+    model = json.loads((cell_run / "bundle" / "model.json").read_text())
+    assert model["channels"] == list(CHANNELS)
+    assert model["preprocessing"]["geometry"]["bits"] == 16
+    page = (cell_run / "report.html").read_text(encoding="utf-8")
+    assert "Every channel is stretched by itself" in page
+    assert "read as the channels red, green, blue and yellow" in page
+    assert (cell_run / "bundle" / "sample" / "0.tif").exists()
+
+
+def test_one_ome_tiff_an_image_gives_the_network_the_same_input(cells: Path, cell_run: Path, tmp_path: Path) -> None:
+    table = pd.read_csv(cells / "train.csv")
+    (tmp_path / "stacks").mkdir()
+    shutil.copy(cells / "classes.txt", tmp_path)
+    table.to_csv(tmp_path / "train.csv", index=False)
+    for name in table["Id"]:
+        planes = np.stack([np.asarray(Image.open(cells / "images" / f"{name}_{channel}.png")) for channel in CHANNELS[::-1]])
+        metadata = {"axes": "CYX", "Channel": {"Name": list(CHANNELS[::-1])}}
+        tifffile.imwrite(tmp_path / "stacks" / f"{name}.ome.tif", planes.astype(np.uint16), photometric="minisblack", metadata=metadata)
+    apart = prepare(resolved(cell_run))
+    together = prepare(resolved(cell_run, path=str(tmp_path / "train.csv"), image="stacks/{Id}.ome.tif"))
+    assert apart.table.images == together.table.images
+    np.testing.assert_array_equal(apart.pixels.read(np.arange(24)), together.pixels.read(np.arange(24)))
+    np.testing.assert_array_equal(apart.split.part, together.split.part)
+
+
+def test_predict_on_a_table_without_labels_on_a_folder_and_on_one_file(cli: Cli, cells: Path, cell_run: Path, tmp_path: Path) -> None:
+    table = cells / "new.csv"
+    pd.read_csv(cells / "train.csv")[["Id"]].to_csv(table, index=False)
+    inputs = {"table": table, "folder": cells / "images", "file": next((cells / "images").glob("*_blue.png"))}
+    found = {}
+    for name, given in inputs.items():
+        done = cli("predict", cell_run, given, "--out", tmp_path / f"{name}.csv")
+        assert done.status == 0, done.err
+        found[name] = pd.read_csv(tmp_path / f"{name}.csv")
+        assert found[name]["error"].isna().all()
+    assert found["table"]["image"].tolist() == pd.read_csv(table)["Id"].tolist()
+    assert len(found["folder"]) == 24
+    assert len(found["file"]) == 1
+    whole = found["table"].set_index("image")
+    scores = [column for column in whole if column.startswith("p_")]
+    np.testing.assert_allclose(found["folder"].set_index("image").loc[whole.index, scores], whole[scores], atol=1e-3)
+    done = cli("predict", cell_run, table, "--format", "submission", "--out", tmp_path / "submission.csv")
+    assert done.status == 0, done.err
+    assert list(pd.read_csv(tmp_path / "submission.csv").columns) == ["Id", "Predicted"]
+
+
+def test_channels_are_chosen_ordered_and_renamed(cli: Cli, cells: Path, tmp_path: Path) -> None:
+    chosen = ("-s", 'data.channels={nucleus="blue", protein="green"}', "-s", "pixels.range=image", "-s", "pixels.normalise=none")
+    done = cli("train", cells / "train.csv", *SMALL, *chosen, "--out", tmp_path / "run")
+    assert done.status == 0, done.err
+    model = json.loads((tmp_path / "run" / "bundle" / "model.json").read_text())
+    assert model["channels"] == ["nucleus", "protein"]
+    assert model["preprocessing"]["normalisation"]["percentiles"] == [0.1, 99.9]
+    assert model["architecture"]["backbone"]["channels"] == 2
+    assert cli("predict", tmp_path / "run", cells / "train.csv", "--out", tmp_path / "p.csv").status == 0
+    assert cli("evaluate", tmp_path / "run", cells / "train.csv", "--out", tmp_path / "judged").status == 0
+
+
+def test_class_groups_answer_as_one(cli: Cli, cells: Path, tmp_path: Path) -> None:
+    done = cli("train", cells / "train.csv", *SMALL, "-s", "model.class_groups=2", "--out", tmp_path / "run")
+    assert done.status == 0, done.err
+    assert "2 models" in done.err + done.out
+    bundle = tmp_path / "run" / "bundle"
+    assert sorted(path.name for path in bundle.glob("*.safetensors")) == ["model-1.safetensors", "model-2.safetensors"]
+    assert set(pd.read_csv(tmp_path / "run" / "history.csv")["group"]) == {1, 2}
+    assert cli("predict", tmp_path / "run", cells / "train.csv", "--out", tmp_path / "p.csv").status == 0
+    written = pd.read_csv(tmp_path / "run" / "predictions.csv").set_index("image")
+    found = pd.read_csv(tmp_path / "p.csv").set_index("image").loc[written.index]
+    scores = [column for column in written if column.startswith("p_")]
+    np.testing.assert_allclose(found[scores], written[scores], atol=4e-3)
+
+
+@pytest.mark.parametrize("recipe", ["hpa-10-transfer", "hpa-small", "hpa-large"])
+def test_the_other_recipes_run_without_a_hub(cli: Cli, cells: Path, tmp_path: Path, recipe: str) -> None:
+    names = (cells / "classes.txt").read_text().splitlines()
+    kept = ("-s", f"data.keep={json.dumps(names[:6])}") if recipe == "hpa-10-transfer" else ()
+    less = ("-s", "training.steps_per_epoch=2") if recipe != "hpa-10-transfer" else ()
+    done = cli("train", cells / "train.csv", "--recipe", recipe, *SMALL[2:], *kept, *less, "--out", tmp_path / "run")
+    assert done.status == 0, done.err
+    if kept:
+        assert json.loads((tmp_path / "run" / "metrics.json").read_text())["classes"] == names[:6]
+
+
+def broken(cells: Path, place: Path) -> Path:
+    """A copy of the cells that may be spoiled."""
+    shutil.copytree(cells, place)
+    return place
+
+
+def test_a_missing_channel_names_the_sample_and_the_channel(cli: Cli, cells: Path, tmp_path: Path) -> None:
+    copy = broken(cells, tmp_path / "cells")
+    gone = sorted((copy / "images").glob("*_green.png"))[3]
+    gone.unlink()
+    done = cli("train", copy / "train.csv", *SMALL, "--out", tmp_path / "run")
+    assert done.status == 2
+    assert f"{gone.name.removesuffix('_green.png')} has no green" in done.err
+
+
+def test_a_channel_of_another_size_and_nan_pixels(cli: Cli, cells: Path, tmp_path: Path) -> None:
+    copy = broken(cells, tmp_path / "cells")
+    first, second = sorted((copy / "images").glob("*_green.png"))[:2]
+    Image.fromarray(np.zeros((32, 64), np.uint16)).save(first)
+    second.unlink()
+    tifffile.imwrite(second, np.full((64, 64), np.nan, np.float32))
+    done = cli("train", copy / "train.csv", *SMALL, "--out", tmp_path / "run")
+    assert done.status == 2
+    assert "channel 'green' has 32x64 pixels, channel 'red' 64x64" in done.err
+    assert "NaN" in done.err
+    done = cli("train", copy / "train.csv", *SMALL, "-s", "data.on_bad_image=skip", "--out", tmp_path / "run")
+    assert done.status == 0, done.err
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda table: table.assign(Target=table["Target"].where(table.index != 2, "99")), ["99", "data.classes"]),
+        (lambda table: pd.concat([table, table.head(1).assign(Target="1")]), ["two labels"]),
+        (lambda table: table.assign(Target=table["Target"].where(table.index != 2, "")), ["no label", "allow_empty"]),
+    ],
+)
+def test_tables_that_contradict_themselves(cli: Cli, cells: Path, tmp_path: Path, change: object, words: list[str]) -> None:
+    place = cells / f"broken-{words[0][:2]}.csv"
+    change(pd.read_csv(cells / "train.csv", dtype=str)).to_csv(place, index=False)  # type: ignore[operator]
+    done = cli("train", place, *SMALL, "--out", tmp_path / "run")
+    place.unlink()
+    assert done.status == 2
+    assert all(word in done.err for word in words), done.err
+
+
+def test_a_group_in_two_preset_splits_is_a_leak(cli: Cli, cells: Path, tmp_path: Path) -> None:
+    table = pd.read_csv(cells / "train.csv", dtype=str)
+    place = cells / "preset.csv"
+    table.assign(part=np.where(np.arange(len(table)) % 3 == 0, "test", "train")).to_csv(place, index=False)
+    done = cli("train", place, *SMALL, "-s", "split.preset=part", "--out", tmp_path / "run")
+    place.unlink()
+    assert done.status == 2
+    assert "on both sides of the split" in done.err
+    assert "data.on_leak=warn" in done.err
+
+
+def test_the_resolved_config_repeats_the_channels(cell_run: Path) -> None:
+    config = tomllib.loads((cell_run / "config.toml").read_text())
+    assert config["data"]["channels"] == list(CHANNELS)
+    assert config["pixels"]["colour"] == "channels"
+    assert config["pixels"]["range"] == "full"
