@@ -34,7 +34,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         sections: further config sections, `{"augment": {"horizontal_flip": True}}`.
 
     Attributes:
-        classes_: the labels, sorted.
+        classes_: the labels, sorted; the numbers of the columns where an image may carry several.
         n_features_in_: 1; an image is one feature.
     """
 
@@ -65,8 +65,9 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Learn from images.
 
         Args:
-            X: n paths, or uint8 / uint16 arrays (h, w), (h, w, 3), (h, w, 4), or one array of n of them.
-            y: n labels.
+            X: n paths, or uint8 / uint16 arrays (h, w), (h, w, 3), (h, w, 4), or one array of n of them; with named channels
+                (`sections={"data": {"channels": [...]}}`) arrays (h, w, channels), float32 too.
+            y: n labels; or (n, classes) of 0 and 1 where an image may carry several.
 
         Raises:
             InputError: different lengths, or fewer than two classes.
@@ -75,7 +76,12 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         labels = np.asarray(y)
         if len(X) != len(labels):
             raise InputError(f"X holds {len(X)} images and y {len(labels)} labels; expected one label an image")
-        self.classes_, targets = np.unique(labels, return_inverse=True)
+        if labels.ndim == 2:
+            self.classes_, targets = np.arange(labels.shape[1]), labels
+            if not np.isin(labels, (0, 1)).all():
+                raise InputError(f"y of shape {labels.shape} holds other values than 0 and 1; expected a column of 0 and 1 a class")
+        else:
+            self.classes_, targets = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2:
             raise InputError(f"y holds one class only ({self.classes_[0]!r}); expected two or more")
         self.n_features_in_ = 1
@@ -89,8 +95,10 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self.network_.scores(np.stack([geometry.apply(image)]) for image in decode(X, self._reading()))
 
     def predict(self, X: Any) -> npt.NDArray[Any]:  # noqa: N803
-        """The label of each image, (n,)."""
+        """The label of each image, (n,); int64 (n, classes) of 0 and 1, from 0.5 on, where it may carry several."""
         scores = self.predict_proba(X)
+        if self.network_.several:
+            return (scores >= 0.5).astype(np.int64)
         chosen: npt.NDArray[Any] = self.classes_[scores.argmax(axis=1)]
         return chosen
 

@@ -210,7 +210,7 @@ def fit_arrays(config: RunConfig, images: list[PixelArray], targets: IntArray, c
     Args:
         config: the whole config.
         images: n decoded images, uint8, uint16 or float32 (h, w, c).
-        targets: int64 (n,).
+        targets: int64 (n,) of class indices, or (n, classes) of 0 and 1.
         classes: number of classes.
     """
     height, width = (config.pixels.height, config.pixels.width) if config.pixels.height else native_size(config.model)
@@ -227,6 +227,6 @@ def fit_arrays(config: RunConfig, images: list[PixelArray], targets: IntArray, c
     device = choose_device(config.training.device)
     normalisation = choose_normalisation(config, geometry, depth, pixels, classifier, rows)
     precision = choose_precision(config.training.precision, device)
-    network = Network(classifier, geometry, normalisation, config.augment, config.training.tta, device, precision)
+    network = Network(classifier, geometry, normalisation, config.augment, config.training.tta, device, precision, several=targets.ndim == 2)
     samples = Samples(pixels, targets, classes, rows)
     return fit(network, samples, rows, np.zeros(0, dtype=np.int64), config, minutes=config.training.minutes).network

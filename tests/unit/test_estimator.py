@@ -84,3 +84,17 @@ def test_bad_input_is_said(images: tuple[np.ndarray, np.ndarray], tmp_path: Path
     (tmp_path / "letter.png").write_text("no image")
     with pytest.raises(BadImagesError, match=r"letter\.png"):
         ImageClassifier(**SMALL).fit([tmp_path / "letter.png", tmp_path / "letter.png"], ["a", "b"])
+
+
+def test_columns_of_zeros_and_ones_are_labels_that_come_together(images: tuple[np.ndarray, np.ndarray]) -> None:
+    pictures, labels = images
+    targets = np.stack([labels == "disc", labels == "stripes", pictures.mean(axis=(1, 2)) > 0], axis=1).astype(int)
+    model = ImageClassifier(**SMALL).fit(pictures[:60], targets[:60])
+    scores = model.predict_proba(pictures[60:])
+    assert scores.shape == (20, 3)
+    assert (scores[:, 2] > 0.5).all()
+    predicted = model.predict(pictures[60:])
+    assert (predicted[:, :2] == targets[60:, :2]).mean() > 0.8
+    assert list(model.classes_) == [0, 1, 2]
+    with pytest.raises(InputError, match="other values than 0 and 1"):
+        ImageClassifier(**SMALL).fit(pictures[:4], targets[:4] * 2)
