@@ -227,6 +227,8 @@ def fit_arrays(config: RunConfig, images: list[PixelArray], targets: IntArray, c
     device = choose_device(config.training.device)
     normalisation = choose_normalisation(config, geometry, depth, pixels, classifier, rows)
     precision = choose_precision(config.training.precision, device)
-    network = Network(classifier, geometry, normalisation, config.augment, config.training.tta, device, precision, several=targets.ndim == 2)
+    network = Network(
+        classifier, geometry, normalisation, config.augment, config.training.tta, device, precision, several=targets.ndim == 2
+    )
     samples = Samples(pixels, targets, classes, rows)
     return fit(network, samples, rows, np.zeros(0, dtype=np.int64), config, minutes=config.training.minutes).network

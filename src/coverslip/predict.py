@@ -21,7 +21,8 @@ import pandas as pd
 from coverslip.bundle import Bundle, find_bundle, load_bundle, self_test
 from coverslip.config import DataConfig, load_config
 from coverslip.data.decoding import ImageReadError, PixelArray
-from coverslip.data.sources import list_samples, load_table
+from coverslip.data.inputs import list_samples
+from coverslip.data.sources import load_table
 from coverslip.errors import BadImagesError, InputError
 from coverslip.evaluation.frames import predictions_frame
 from coverslip.network import SCORE_BATCH

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from coverslip.config import DataConfig, SplitConfig
-from coverslip.data.sources import list_samples, load_table
+from coverslip.data.inputs import list_samples
+from coverslip.data.sources import load_table
 from coverslip.errors import ConfigError, InputError, MissingInputError
 from coverslip.structures import Table, Task
 

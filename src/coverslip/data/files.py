@@ -1,0 +1,128 @@
+"""Paths, folders and tables as they lie on disk: what exists, which files are images, the columns of a table as text."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from coverslip.data.bio import BIO_SUFFIXES
+from coverslip.data.images import IMAGE_SUFFIXES
+from coverslip.errors import InputError, MissingInputError, did_you_mean
+from coverslip.structures import natural_key
+
+TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".parquet"})
+_CLUTTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+_SHOWN = 5
+
+
+def existing_path(text: str | Path) -> Path:
+    """A local path that exists.
+
+    Raises:
+        InputError: no path at all, or a URL.
+        MissingInputError: nothing there; the near name in the same folder is offered.
+    """
+    if not str(text):
+        raise InputError("no data given: name a folder of class folders, or a CSV or Parquet table (data.path)")
+    if "://" in str(text):
+        raise InputError(f"{text} is a URL; this version reads local paths only: download it first")
+    path = Path(text).expanduser()
+    if path.exists():
+        return path
+    parent = path.absolute().parent
+    while not parent.is_dir():
+        path, parent = parent, parent.parent
+    offered = did_you_mean(path.name, [entry.name for entry in parent.iterdir()])
+    raise MissingInputError(f"there is nothing at {text}.{offered} {parent} exists, {path.name} in it does not")
+
+
+def suffixes() -> str:
+    """The endings of image files, in words."""
+    return ", ".join(sorted(IMAGE_SUFFIXES | BIO_SUFFIXES))
+
+
+def files_below(folder: Path) -> tuple[list[str], list[str]]:
+    """Images, and everything else, below a folder: relative, `/` between folders, natural order."""
+    names = sorted(_walk(folder, "", frozenset()), key=lambda name: (natural_key(name), name))
+    images = [name for name in names if not is_clutter(posixpath.basename(name)) and _is_image(name)]
+    taken = set(images)
+    return images, [name for name in names if name not in taken]
+
+
+def _walk(folder: Path, prefix: str, above: frozenset[str]) -> Iterator[str]:
+    """All files below a folder. Links are followed, but never back into a folder that one is in."""
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.is_dir():
+                yield prefix + entry.name
+            elif not is_clutter(entry.name):
+                yield from _walk(Path(entry.path), f"{prefix}{entry.name}/", above | {real})
+
+
+def _is_image(name: str) -> bool:
+    return posixpath.splitext(name)[1].lower() in IMAGE_SUFFIXES | BIO_SUFFIXES
+
+
+def is_clutter(name: str) -> bool:
+    """Whether a name is hidden, or what an operating system leaves in folders."""
+    return name.startswith(".") or name.casefold() in _CLUTTER
+
+
+def read_columns(path: Path) -> dict[str, list[str]]:
+    """The columns of a CSV (`,` `;` or tab between values) or Parquet table as text; what is missing is the empty string.
+
+    Raises:
+        InputError: the file is no table, or holds no rows.
+    """
+    try:
+        frame = pd.read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path} cannot be read as a table: {str(error).splitlines()[0]}") from error
+    if frame.empty:
+        raise InputError(f"the table {path} has no rows")
+    return {str(name).strip(): _as_text(frame[name]) for name in frame.columns}
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    data = path.read_bytes()
+    try:
+        data.decode("utf-8")
+        encoding = "utf-8-sig"
+    except UnicodeDecodeError:
+        encoding = "cp1252"  # what spreadsheet programs write on Windows
+    head = data.split(b"\n", 1)[0]
+    separator = max((",", ";", "\t"), key=lambda mark: head.count(mark.encode()))
+    return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding=encoding, index_col=False)
+
+
+def _as_text(column: pd.Series) -> list[str]:
+    missing = column.isna().to_numpy()
+    if pd.api.types.is_float_dtype(column) and (column.dropna() % 1 == 0).all():
+        column = column.astype("Int64")  # whole numbers that became floats because a value is missing
+    return ["" if gone else str(value).strip() for gone, value in zip(missing, column, strict=True)]
+
+
+def column_of(columns: Mapping[str, list[str]], name: str, path: Path, key: str) -> list[str]:
+    """A column by name.
+
+    Raises:
+        InputError: there is none; the near name and all names are offered.
+    """
+    if name in columns:
+        return columns[name]
+    offer = f"{did_you_mean(name, columns)} Its columns: {', '.join(columns)}; say -s {key}=NAME"
+    raise InputError(f"the table {path} has no column {name!r} ({key}).{offer}")
+
+
+def some(names: Sequence[str] | Mapping[str, object] | Iterator[str]) -> str:
+    """The first few names, and how many more there are."""
+    listed = list(names)
+    rest = len(listed) - _SHOWN
+    return ", ".join(listed[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
