@@ -29,6 +29,8 @@ def run(
     why: str = "",
     command: str = "",
     resume: bool = False,
+    data: Prepared | None = None,
+    pictures: bool = True,
     progress: Progress = no_progress,
     announce: Callable[[str], None] = lambda line: None,
 ) -> RunResult:
@@ -41,6 +43,8 @@ def run(
         why: why it was chosen.
         command: the command line, for the record.
         resume: go on with a run that was stopped in this folder, with the config that it was started with.
+        data: data that is prepared already, by a config with the same `preparation_key`; prepared here when None.
+        pictures: whether to save the pictures of the report.
         progress: told about long work.
         announce: told in two lines, before the first step, what is about to be trained on what.
 
@@ -59,7 +63,7 @@ def run(
             return finished
         watch = Stopwatch()
         with watch("data"):
-            data = prepare(config, progress)
+            data = prepare(config, progress) if data is None else data.under(config)
         with watch("model"):
             learner = Fits(data, place, progress)
             summary = learner.summary
@@ -79,8 +83,9 @@ def run(
             bundle = make_bundle(data, fitted, decision, learner, metrics, recipe)
             save_bundle(bundle, place.path / "bundle", sample_images(data), model_card(bundle, metrics))
         notes = [note for note in (*data.notes, *learner.notes, decision.note) if note]
-        with watch("pictures"):
-            save_pictures(place.path / "pictures", data, fitted.network, predictions)
+        if pictures:
+            with watch("pictures"):
+                save_pictures(place.path / "pictures", data, fitted.network, predictions)
         place.write_results(learner.history, predictions, metrics, summary)
         place.write_environment(
             fitted.network, learner.config, recipe={"name": recipe, "why": why}, command=command, notes=notes, split=split_facts(data.split)
