@@ -78,13 +78,16 @@ class MissingExtraError(CoverslipError, ImportError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A sentence that offers the nearest known word, or the empty string.
+    """A sentence that offers the nearest known word, else one that begins alike, or the empty string; case does not count.
 
-    >>> did_you_mean("resnt18", ["resnet18", "vgg16"])
-    " Did you mean 'resnet18'?"
+    >>> did_you_mean("resnt18", ["resnet18", "vgg16"]), did_you_mean("golgi", ["Cytosol", "Golgi apparatus"])
+    (" Did you mean 'resnet18'?", " Did you mean 'Golgi apparatus'?")
     """
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    names = list(known)
+    folded = [name.casefold() for name in names]
+    begun = [name for name in folded if len(word) > 2 and name.startswith(word.casefold())]
+    near = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=0.6) or begun[:1]
+    return f" Did you mean {names[folded.index(near[0])]!r}?" if near else ""
 
 
 def bullet_list(lines: Sequence[str], head: str) -> str:
