@@ -6,7 +6,7 @@ import os
 import posixpath
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -102,17 +102,18 @@ def _read_csv(path: Path) -> pd.DataFrame:
         encoding = "cp1252"  # what spreadsheet programs write on Windows
     head = data.split(b"\n", 1)[0]
     separator = max((",", ";", "\t"), key=lambda mark: head.count(mark.encode()))
-    read = partial(pd.read_csv, path, sep=separator, dtype=str, keep_default_na=False, encoding=encoding)
+    read: Callable[..., pd.DataFrame]
+    read = partial(pd.read_csv, path, sep=separator, dtype=str, keep_default_na=False, encoding=encoding)  # type: ignore[assignment]
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)  # pandas would drop what is beyond the head, with no more than a warning
         try:
             return read(index_col=False)
         except pd.errors.ParserWarning:
-            head = read(index_col=False, nrows=0).columns
+            names = read(index_col=False, nrows=0).columns
             wide = read().reset_index()  # which takes the first columns for an index where rows are longer than the head
-            if (wide.iloc[:, len(head) :] != "").any(axis=None):
+            if (wide.iloc[:, len(names) :] != "").any(axis=None):
                 raise
-            return wide.iloc[:, : len(head)].set_axis(head, axis=1)
+            return wide.iloc[:, : len(names)].set_axis(names, axis=1)
 
 
 def _reason(error: Exception) -> str:
