@@ -70,6 +70,7 @@ def render(run: RunFiles) -> str:
         "curves": scores.curves(run, part),
         "composition": several.composition(run),
         "matrices": several.matrices(run, part),
+        "reliability": several.reliability(run, part),
         "thresholds": several.thresholds(run, part),
         "mistakes": sections.mistakes(run, album, "mistake"),
         "label_errors": sections.mistakes(run, album, "label_error"),
@@ -113,7 +114,10 @@ def headline(run: RunFiles, part: str | None) -> str:
             "folds": "In cross-validation of {} images",
         }
         place = where.get(part or "", "On {} images").format(count(size)) if isinstance(size, int) else "Here"
-        return f"{place} macro F1 is {f1.text}{_ends(run, f1.interval)}." if f1 is not None else "This run has no numbers yet."
+        if f1 is None:
+            return "This run has no numbers yet."
+        over = results.over_classes(run, numbers.get("macro_f1"))
+        return f"{place} macro F1{' ' + over if over else ''} is {f1.text}{_ends(run, f1.interval)}."
     ends, images = _ends(run, accuracy.interval_percent), "image" if size == 1 else "images"
     hits = round(accuracy.value * size)
     right = f"{'all' if hits == size > 2 else ''} {count(hits)} {'was' if hits == 1 else 'were'} right".strip()
