@@ -15,16 +15,11 @@ from PIL import Image
 
 from coverslip import runtime
 
-from .conftest import TINY, Cli
+from .conftest import TINY, Cli, nothing_left
 
 
 def train(cli: Cli, data: Path, run: Path, *settings: str):
     return cli("train", data, "--recipe", "quick", *TINY, *settings, "--out", run)
-
-
-def nothing_left(run: Path) -> bool:
-    """No run, or one with nothing but a log that says why it stopped."""
-    return not run.exists() or {path.name for path in run.iterdir()} <= {"run.log"}
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from coverslip.config import RunConfig, load_config, read_toml
 from coverslip.preparing import prepare
 from coverslip.simulate import simulate
 
-from .conftest import Cli
+from .conftest import Cli, nothing_left
 
 CHANNELS = ("red", "green", "blue", "yellow")
 SMALL = (
@@ -153,6 +153,26 @@ def test_a_missing_channel_names_the_sample_and_the_channel(cli: Cli, cells: Pat
     done = cli("train", copy / "train.csv", *SMALL, "--out", tmp_path / "run")
     assert done.status == 2
     assert f"{gone.name.removesuffix('_green.png')} has no green" in done.err
+    assert nothing_left(tmp_path / "run")
+
+
+def test_a_channel_that_is_not_there_is_told_in_one_line(cli: Cli, cells: Path, tmp_path: Path) -> None:
+    done = cli("train", cells / "train.csv", *SMALL, "-s", 'data.channels=["red","gren"]', "--out", tmp_path / "run")
+    assert done.status == 2
+    assert "Did you mean 'green'? The first has blue, green, red, yellow" in done.err
+    (tmp_path / "stacks").mkdir()
+    table = pd.read_csv(cells / "train.csv").head(8)
+    table.to_csv(tmp_path / "train.csv", index=False)
+    shutil.copy(cells / "classes.txt", tmp_path)
+    for name in table["Id"]:
+        names = {"axes": "CYX", "Channel": {"Name": ["red", "green"]}}
+        tifffile.imwrite(tmp_path / "stacks" / f"{name}.ome.tif", np.full((2, 64, 64), 9, np.uint16), metadata=names)
+    stacks = ("-s", "data.image=stacks/{Id}.ome.tif", "-s", 'data.channels=["red","gren"]')
+    done = cli("train", tmp_path / "train.csv", *SMALL, *stacks, "--out", tmp_path / "run")
+    assert done.status == 2
+    assert "not one of the 8 images can be used" in done.err
+    assert "no channel 'gren'. Did you mean 'green'? It holds 2 channels, red, green" in done.err
+    assert nothing_left(tmp_path / "run")
 
 
 def test_a_channel_of_another_size_and_nan_pixels(cli: Cli, cells: Path, tmp_path: Path) -> None:
@@ -165,6 +185,7 @@ def test_a_channel_of_another_size_and_nan_pixels(cli: Cli, cells: Path, tmp_pat
     assert done.status == 2
     assert "channel 'green' has 32x64 pixels, channel 'red' 64x64" in done.err
     assert "NaN" in done.err
+    assert nothing_left(tmp_path / "run")
     done = cli("train", copy / "train.csv", *SMALL, "-s", "data.on_bad_image=skip", "--out", tmp_path / "run")
     assert done.status == 0, done.err
 
@@ -184,6 +205,7 @@ def test_tables_that_contradict_themselves(cli: Cli, cells: Path, tmp_path: Path
     place.unlink()
     assert done.status == 2
     assert all(word in done.err for word in words), done.err
+    assert nothing_left(tmp_path / "run")
 
 
 def test_a_group_in_two_preset_splits_is_a_leak(cli: Cli, cells: Path, tmp_path: Path) -> None:
@@ -195,6 +217,7 @@ def test_a_group_in_two_preset_splits_is_a_leak(cli: Cli, cells: Path, tmp_path:
     assert done.status == 2
     assert "on both sides of the split" in done.err
     assert "data.on_leak=warn" in done.err
+    assert nothing_left(tmp_path / "run")
 
 
 def test_the_resolved_config_repeats_the_channels(cell_run: Path) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from .conftest import TINY, Cli
+from .conftest import TINY, Cli, nothing_left
 
 SEVERAL = ("-s", "data.labels=shapes", "-s", 'data.separator="|"', "-s", "augment.vertical_flip=false")
 SHAPES = ("bar", "dot", "rim")
@@ -197,7 +197,21 @@ def test_tables_that_contradict_themselves(cli: Cli, shapes: Path, tmp_path: Pat
     place.unlink()
     assert done.status == 2
     assert all(word in done.err for word in words), done.err
-    assert not (tmp_path / "run").exists() or not any((tmp_path / "run").iterdir())
+    assert nothing_left(tmp_path / "run")
+
+
+def test_an_image_without_a_label_where_it_is_allowed(cli: Cli, shapes: Path, tmp_path: Path) -> None:
+    place = shapes.parent / "empty.csv"
+    table = pd.read_csv(shapes)
+    table.assign(shapes=table["shapes"].where(table.index % 20 != 3, "")).to_csv(place, index=False)
+    allowed = ("-s", "data.allow_empty=true", "-s", "training.epochs=1")
+    done = cli("train", place, "--recipe", "quick", *TINY, *SEVERAL, *allowed, "--out", tmp_path / "run")
+    assert done.status == 0, done.err
+    assert pd.read_csv(tmp_path / "run" / "split.csv")["label"].isna().sum() == 3
+    done = cli("evaluate", tmp_path / "run", place, "--out", tmp_path / "judged")
+    place.unlink()
+    assert done.status == 0, done.err
+    assert json.loads((tmp_path / "judged" / "metrics.json").read_text())["test"]["n"] == 60
 
 
 def test_a_threshold_that_needs_a_validation_part(cli: Cli, shapes: Path, tmp_path: Path) -> None:

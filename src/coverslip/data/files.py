@@ -143,7 +143,8 @@ def column_of(columns: Mapping[str, list[str]], name: str, path: Path, key: str)
     """
     if name in columns:
         return columns[name]
-    offer = f"{did_you_mean(name, columns)} Its columns: {', '.join(columns)}; say -s {key}=NAME"
+    form = ", or a pattern of file names such as 'images/{Id}.png'" if key == "data.image" else ""
+    offer = f"{did_you_mean(name, columns)} Its columns: {', '.join(columns)}; say -s {key}=NAME{form}"
     raise InputError(f"the table {path} has no column {name!r} ({key}).{offer}")
 
 

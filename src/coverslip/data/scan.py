@@ -259,11 +259,14 @@ def usable_rows(table: Table, scan: Scan, on_bad_image: Literal["stop", "skip"])
 
     Raises:
         BadImagesError: there are bad images, and `on_bad_image` is `stop`; the whole list.
-        InputError: without the bad images a class of single labels has no image.
+        InputError: all images are bad for one reason, or without the bad ones a class of single labels has no image.
     """
     bad = {str(image): str(error) for image, error in zip(scan.facts["image"], scan.facts["error"], strict=True) if error}
     if not bad:
         return table, scan, bad
+    if len(bad) == len(table) > 1 and len(set(bad.values())) == 1:
+        name, reason = next(iter(bad.items()))
+        raise InputError(f"not one of the {len(bad)} images can be used, all for one reason, as {name}: {reason}")
     if on_bad_image == "stop":
         raise BadImagesError(bad, 'mend or remove them, or leave them out and have them recorded: -s data.on_bad_image="skip"')
     kept = np.flatnonzero((scan.facts["error"] == "").to_numpy()).astype(np.int64)

@@ -335,8 +335,8 @@ def _history(run: RunFiles) -> tuple[pd.DataFrame, pd.DataFrame]:
     table = table.dropna(subset=["step"])
     in_fold = table["fold"].notna() if "fold" in table else pd.Series(data=False, index=table.index)
     final = table[~in_fold]
-    groups = final["group"].fillna(0) if "group" in final else pd.Series(0, index=final.index)
-    going_on = [rows.assign(step=_going_on(rows, "step"), epoch=_going_on(rows, "epoch")) for _, rows in final.groupby(groups, sort=False)]
+    fits = [rows for _, rows in final.groupby("group", sort=False, dropna=False)] if "group" in final else [final]
+    going_on = [rows.assign(step=_going_on(rows, "step"), epoch=_going_on(rows, "epoch")) for rows in fits]
     return pd.concat(going_on) if going_on else final, table[in_fold]
 
 

@@ -127,7 +127,7 @@ def history(**columns: Any) -> pd.DataFrame:
 
 def test_macro_f1_is_drawn_for_training_too_where_it_was_noted(tmp_path: Path) -> None:
     write(tmp_path)
-    for columns, title in (({}, "Macro F1 on the validation part"), ({"train_macro_f1": 0.5}, "Macro F1")):
+    for columns, title in (({"group": ""}, "Macro F1 on the validation part"), ({"train_macro_f1": 0.5}, "Macro F1")):
         history(validation_macro_f1=0.4, **columns).to_csv(tmp_path / "history.csv", index=False)
         found = training(read_run(tmp_path))
         assert found is not None
