@@ -82,6 +82,31 @@ def test_one_ome_tiff_an_image_gives_the_network_the_same_input(cells: Path, cel
     np.testing.assert_array_equal(apart.split.part, together.split.part)
 
 
+def test_planes_of_a_stack_become_one_as_stated_in_training_and_prediction(cli: Cli, cells: Path, tmp_path: Path) -> None:
+    table = pd.read_csv(cells / "train.csv")
+    (tmp_path / "stacks").mkdir()
+    shutil.copy(cells / "classes.txt", tmp_path)
+    table.to_csv(tmp_path / "train.csv", index=False)
+    for name in table["Id"]:
+        planes = np.stack([np.asarray(Image.open(cells / "images" / f"{name}_{channel}.png")) for channel in CHANNELS[:2]])
+        stack = np.stack([planes // 2, planes, planes // 3])
+        metadata = {"axes": "ZCYX", "Channel": {"Name": list(CHANNELS[:2])}}
+        tifffile.imwrite(tmp_path / "stacks" / f"{name}.ome.tif", stack.astype(np.uint16), photometric="minisblack", metadata=metadata)
+    own = ("-s", "data.image=stacks/{Id}.ome.tif", "-s", 'data.channels=["red","green"]', "-s", "training.epochs=1")
+    done = cli("train", tmp_path / "train.csv", *SMALL, *own, "--out", tmp_path / "run")
+    assert done.status == 2
+    assert "z-stack of 3 planes; say how they become one: -s data.projection=max" in done.err
+    done = cli("train", tmp_path / "train.csv", *SMALL, *own, "-s", "data.projection=1", "--out", tmp_path / "run")
+    assert done.status == 0, done.err
+    chosen = prepare(resolved(tmp_path / "run")).pixels.read(np.arange(24))
+    highest = prepare(resolved(tmp_path / "run", projection="max")).pixels.read(np.arange(24))
+    np.testing.assert_array_equal(chosen, highest)  # the middle plane is the brightest everywhere
+    assert not np.array_equal(chosen, prepare(resolved(tmp_path / "run", projection=0)).pixels.read(np.arange(24)))
+    done = cli("predict", tmp_path / "run", tmp_path / "train.csv", "--out", tmp_path / "p.csv")
+    assert done.status == 0, done.err
+    assert pd.read_csv(tmp_path / "p.csv")["error"].isna().all()
+
+
 def test_predict_on_a_table_without_labels_on_a_folder_and_on_one_file(cli: Cli, cells: Path, cell_run: Path, tmp_path: Path) -> None:
     table = cells / "new.csv"
     pd.read_csv(cells / "train.csv")[["Id"]].to_csv(table, index=False)

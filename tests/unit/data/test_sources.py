@@ -294,6 +294,22 @@ def test_wrong_tables_of_several_labels(tmp_path, text, data, message):
         load(write(tmp_path, text), **data)
 
 
+def test_groups_parts_and_files_follow_the_rows_that_are_kept(tmp_path):
+    touch(tmp_path / "images", *both("a", "b", "c", "d"))
+    text = "Id,label,plate,part\na,x|y,p1,train\nb,z,p2,test\nc,y,p3,val\nd,x,p4,test\n"
+    split = SplitConfig(group="plate", preset="part")
+    table = load(write(tmp_path, text), split, **BY_CHANNEL, separator="|", keep=["x", "y"])
+    assert table.images == ("a", "c", "d")
+    assert table.files is not None
+    assert [own[0] for own in table.files] == ["images/a_red.png", "images/c_red.png", "images/d_red.png"]
+    assert table.groups is not None
+    assert table.preset is not None
+    assert table.groups.tolist() == ["p1", "p3", "p4"]
+    assert table.preset.tolist() == ["train", "validation", "test"]
+    assert table.labels.tolist() == [[1, 1], [0, 1], [1, 0]]
+    assert "1 of 4 rows are left without a label by the classes that were dropped, and are not used" in table.notes
+
+
 def test_one_column_for_two_classes():
     with pytest.raises(ConfigError, match="expected each column once; a stands there more than once"):
         load_config({"data": {"labels": ["a", "b", "a"]}})
