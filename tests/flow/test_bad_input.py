@@ -124,6 +124,12 @@ def test_unknown_backbone(cli: Cli, small: Path, tmp_path: Path) -> None:
     assert nothing_left(tmp_path / "run")
 
 
+def test_a_line_a_class_is_for_several_labels(cli: Cli, small: Path, tmp_path: Path) -> None:
+    done = train(cli, small, tmp_path / "run", "-s", "decision.calibrate=platt", "-s", "split.validation=0.25")
+    assert done.status == 2
+    assert 'decision.calibrate = "platt" is for several labels' in done.err
+
+
 def test_missing_weights_name_the_three_ways_out(cli: Cli, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COVERSLIP_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -200,6 +200,16 @@ def test_tables_that_contradict_themselves(cli: Cli, shapes: Path, tmp_path: Pat
     assert nothing_left(tmp_path / "run")
 
 
+def test_a_temperature_a_class(cli: Cli, shapes: Path, tmp_path: Path) -> None:
+    asked = ("-s", "decision.calibrate=temperature", "-s", "training.epochs=1")
+    done = cli("train", shapes, "--recipe", "quick", *TINY, *SEVERAL, *asked, "--out", tmp_path / "run")
+    assert done.status == 0, done.err
+    assert "calibration: temperature a class" in done.err
+    lines = json.loads((tmp_path / "run" / "bundle" / "model.json").read_text())["decision"]["lines"]
+    assert len(lines) == 3
+    assert all(offset == 0 and slope > 0 for slope, offset in lines)
+
+
 def test_an_image_without_a_label_where_it_is_allowed(cli: Cli, shapes: Path, tmp_path: Path) -> None:
     place = shapes.parent / "empty.csv"
     table = pd.read_csv(shapes)

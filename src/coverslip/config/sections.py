@@ -273,8 +273,8 @@ class DecisionConfig(Section):
     """Several labels an image: `threshold` for all; one that maximises macro F1; one a class; or those that give the training shares."""
     at_least_one: bool = False
     """Several labels an image: an image without any gets the class whose score is nearest to its threshold."""
-    calibrate: bool = False
-    """Scale the scores by one temperature (one slope and offset a class, with several labels), fitted on the validation part."""
+    calibrate: bool | Literal["temperature", "platt"] = False
+    """Scores scaled by one `temperature`, with several labels by slope and offset a class (`platt`, what `true` means) or one a class."""
 
 
 class IntervalsConfig(Section):
