@@ -138,6 +138,24 @@ def test_evaluate_reads_the_table_as_training_did(cli: Cli, run_folder: Path, sh
     assert (tmp_path / "judged" / "report.html").exists()
 
 
+def test_rows_that_are_left_without_a_label_are_told_in_training_and_in_evaluation(cli: Cli, shapes: Path, tmp_path: Path) -> None:
+    table = pd.read_csv(shapes)
+    dropped = int((table["shapes"] == "dot").sum())
+    assert dropped > 3
+    kept = ("-s", 'data.keep=["bar","rim"]', "-s", "training.epochs=1")
+    done = cli("train", shapes, "--recipe", "quick", *TINY, *SEVERAL, *kept, "--out", tmp_path / "run")
+    assert done.status == 0, done.err
+    told = f"{dropped} of 60 rows are left without a label by the classes that were dropped, and are not used"
+    assert told in done.err
+    assert told in json.loads((tmp_path / "run" / "audit.json").read_text())["notes"]
+    assert len(pd.read_csv(tmp_path / "run" / "split.csv")) == 60 - dropped
+    done = cli("evaluate", tmp_path / "run", shapes, "--out", tmp_path / "judged")
+    assert done.status == 0, done.err
+    assert told in done.err
+    assert told in (tmp_path / "judged" / "report.html").read_text()
+    assert json.loads((tmp_path / "judged" / "metrics.json").read_text())["test"]["n"] == 60 - dropped
+
+
 def test_folds(cli: Cli, shapes: Path, tmp_path: Path) -> None:
     folds = ("-s", "split.folds=3", "-s", "split.test=0.0", "-s", "split.validation=0.0", "-s", "training.epochs=1")
     done = cli("train", shapes, "--recipe", "quick", *TINY, *SEVERAL, *folds, "-s", "decision.thresholds=global", "--out", tmp_path / "run")

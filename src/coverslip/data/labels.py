@@ -68,12 +68,13 @@ def single_labels(
     classes = _class_order(merged, config, folder) if known_classes is None else _refuse_strangers(set(merged), known_classes)
     position = {name: i for i, name in enumerate(classes)}
     order = "as stated" if config.classes or config.positive else "in natural order"
+    ordered = (f"classes {order}: {', '.join(classes)}",) if known_classes is None else ()
     return Labels(
         classes=classes,
         targets=np.array([position[label] for label in merged], dtype=np.int64),
         task=Task.BINARY if len(classes) == 2 else Task.MULTICLASS,
         kept=np.arange(len(labels), dtype=np.int64),
-        notes=(*_merge_notes(merge, Counter(merged)), f"classes {order}: {', '.join(classes)}"),
+        notes=(*_merge_notes(merge, Counter(merged)), *ordered),
     )
 
 
@@ -150,13 +151,14 @@ def several_labels(
         targets[row, [position[label] for label in labels if label in position]] = 1
     kept, lost = _rows_with_labels(targets, sets, config)
     order = "as stated" if stated else "in natural order"
+    ordered = (f"classes {order}, several an image: {', '.join(classes)}",) if known_classes is None else ()
     counts = Counter(label for labels in merged for label in set(labels))
     return Labels(
         classes,
         targets[kept],
         Task.MULTILABEL,
         kept,
-        (*_merge_notes(merge, counts), *notes, *lost, f"classes {order}, several an image: {', '.join(classes)}"),
+        (*_merge_notes(merge, counts), *notes, *lost, *ordered),
     )
 
 
