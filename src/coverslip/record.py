@@ -7,7 +7,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,6 +61,53 @@ class Stopwatch:
         return time.perf_counter() - self.began
 
 
+@contextmanager
+def claimed(path: Path, what: str, signs: Sequence[str], *, resume: bool) -> Iterator[None]:
+    """Take a folder for this process alone, and keep a log of what happens in it in `<what>.log`.
+
+    A folder that stays empty but for the log is removed.
+
+    Args:
+        path: the folder; made when it does not exist.
+        what: what it is to hold, `run` or `study`.
+        signs: names of files by which one is known to be there already.
+        resume: whether one may be there.
+
+    Raises:
+        RunFolderError: another process works there, or it holds one and `resume` was not asked for.
+        ResourceError: the folder cannot be written.
+    """
+    with explained(path):
+        path.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(path / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise RunFolderError(f"another {what} is at work in {path}; wait for it, or choose another --out") from None
+    handler: logging.Handler | None = None
+    log = f"{what}.log"
+    try:
+        if not resume and any((path / name).exists() for name in signs):
+            raise RunFolderError(f"{path} holds a {what} already; choose another --out, go on with --resume, or remove the folder")
+        with explained(path):
+            handler = logging.FileHandler(path / log, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        _LOG.addHandler(handler)
+        _LOG.setLevel(logging.INFO)
+        yield
+    except BaseException as error:
+        _LOG.info("stopped: %s: %s", type(error).__name__, error)
+        raise
+    finally:
+        if handler is not None:
+            _LOG.removeHandler(handler)
+            handler.close()
+        lock.release()
+        (path / ".lock").unlink(missing_ok=True)
+        if {file.name for file in path.iterdir()} <= {log}:
+            shutil.rmtree(path, ignore_errors=True)
+
+
 @dataclass
 class RunFolder:
     """A run folder that this process alone writes to."""
@@ -77,34 +124,8 @@ class RunFolder:
             RunFolderError: another run works there, or it holds a run and `resume` was not asked for.
             ResourceError: the folder cannot be written.
         """
-        with explained(path):
-            path.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(path / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise RunFolderError(f"another run is at work in {path}; wait for it, or choose another --out") from None
-        handler: logging.Handler | None = None
-        try:
-            if not resume and any((path / name).exists() for name in ("config.toml", "metrics.json", "checkpoints")):
-                raise RunFolderError(f"{path} holds a run already; choose another --out, go on with --resume, or remove the folder")
-            with explained(path):
-                handler = logging.FileHandler(path / "run.log", encoding="utf-8")
-            handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-            _LOG.addHandler(handler)
-            _LOG.setLevel(logging.INFO)
+        with claimed(path, "run", ("config.toml", "metrics.json", "checkpoints"), resume=resume):
             yield RunFolder(path, resume)
-        except BaseException as error:
-            _LOG.info("stopped: %s: %s", type(error).__name__, error)
-            raise
-        finally:
-            if handler is not None:
-                _LOG.removeHandler(handler)
-                handler.close()
-            lock.release()
-            (path / ".lock").unlink(missing_ok=True)
-            if {file.name for file in path.iterdir()} <= {"run.log"}:
-                shutil.rmtree(path, ignore_errors=True)
 
     def earlier(self, config: RunConfig) -> tuple[RunConfig, RunResult | None]:
         """The config that this folder's run was started with, and its result when it is finished."""
