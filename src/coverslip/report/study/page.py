@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from coverslip.errors import RunFolderError
-from coverslip.report.numbers import Shown, listed
+from coverslip.report.numbers import Shown
 from coverslip.report.pictures import Picture
 from coverslip.report.sections import Drawing
-from coverslip.report.study.files import STUDY, StudyFiles, read_study
+from coverslip.report.study.files import STUDY, read_study
 from coverslip.report.templates import template
 from coverslip.runtime import write_file
 
 KINDS = ("compare", "search", "velocity")
-"""Kinds of studies; each has a module here, whose function `page` makes a `Page` of the files."""
+"""Kinds of studies; each has a module here, whose function `page(folder)` reads the files (`read_study`) and gives a `Page`."""
 
 
 @dataclass(frozen=True)
@@ -128,15 +128,14 @@ def write_study_report(folder: Path) -> Path:
         RunFolderError: the folder is not a study, or one of its files is damaged.
         ResourceError: the disk is full or the folder cannot be written; nothing half-written stays behind.
     """
-    study = read_study(folder)
     path = folder / "report.html"
-    write_file(path, render(_page_of(study)(study)))
+    write_file(path, render(_page_of(folder)(folder)))
     return path
 
 
-def _page_of(study: StudyFiles) -> Callable[[StudyFiles], Page]:
-    kind = study.study.get("kind")
+def _page_of(folder: Path) -> Callable[[Path], Page]:
+    kind = read_study(folder).study.get("kind")
     if kind not in KINDS:
-        raise RunFolderError(f"{study.folder / STUDY} says kind = {kind!r}; expected {listed(list(KINDS))}")
-    found: Callable[[StudyFiles], Page] = importlib.import_module(f"coverslip.report.study.{kind}").page
+        raise RunFolderError(f"{folder / STUDY} says kind = {kind!r}; expected one of {', '.join(KINDS)}")
+    found: Callable[[Path], Page] = importlib.import_module(f"coverslip.report.study.{kind}").page
     return found

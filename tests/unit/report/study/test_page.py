@@ -60,5 +60,5 @@ def test_a_folder_that_is_no_study_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="not a study folder"):
         write_study_report(tmp_path)
     (tmp_path / "study.toml").write_text('kind = "os.path"\n')
-    with pytest.raises(RunFolderError, match="expected compare, search and velocity"):
+    with pytest.raises(RunFolderError, match="expected one of compare, search, velocity"):
         write_study_report(tmp_path)
