@@ -18,7 +18,7 @@ SIGNS = ("metrics.json", "predictions.csv", "audit.json", "history.csv", "enviro
 
 TEXT_COLUMNS = (
     "image", "label", "predicted", "uncertain", "group", "part", "suggestion", "phase",
-    "model_id", "hardware_type", "pretrained_model", "classifier_head", "opt_alg", "status", "error", "conf_mat",
+    "model_id", "hardware_type", "pretrained_model", "classifier_head", "opt_alg", "verdict", "judged_on", "status", "error", "conf_mat",
 )  # fmt: skip
 
 

@@ -51,12 +51,21 @@ def rank(metrics: Mapping[str, Any]) -> Rank:
 
 @dataclass(frozen=True)
 class Contender:
-    """A run that was judged: its name, its predictions on images that it did not learn from, its rank, its number with the interval."""
+    """A run that was judged.
+
+    Attributes:
+        name: of the run.
+        predictions: on images that it did not learn from.
+        rank: its place among the others.
+        number: the main number with its interval, as metrics.json holds it.
+        split: how the images were split, in any words: runs of other splits are not paired.
+    """
 
     name: str
     predictions: Predictions
     rank: Rank
     number: Mapping[str, Any]
+    split: str = ""
 
 
 @dataclass(frozen=True)
@@ -145,13 +154,13 @@ def judge(contenders: Sequence[Contender], *, level: float = 0.95, resamples: in
     others = sorted((one for one in contenders if one is not best), key=lambda one: one.rank, reverse=True)
     number = "macro_f1" if best.predictions.task is Task.MULTILABEL else "accuracy"
     drawn = max(resamples, math.ceil(4 * len(others) / (1 - level)))
-    found = [_compare(best.predictions, one.predictions, level, drawn, seed) for one in others]
+    found = [_compare(best, one, level, drawn, seed) for one in others]
     corrected = holm(np.array([p for _, p, _ in found]))
     compared = tuple(
         Compared(one.name, difference, p, float(fixed), test, bool(fixed < 1 - level))
         for one, (difference, p, test), fixed in zip(others, found, corrected, strict=True)
     )
-    paired = all(_same_images(best.predictions, one.predictions) for one in others)
+    paired = all(_same_images(best, one) for one in others)
     verdict = Verdict(best.name, "", (), number, len(best.predictions), level, paired, compared)
     return Verdict(best.name, _sentence(verdict, best.number), _notes(verdict), number, len(best.predictions), level, paired, compared)
 
@@ -169,13 +178,14 @@ def holm(p: FloatArray) -> FloatArray:
     return corrected
 
 
-def _compare(best: Predictions, other: Predictions, level: float, resamples: int, seed: int) -> tuple[Number, float, str]:
+def _compare(best: Contender, other: Contender, level: float, resamples: int, seed: int) -> tuple[Number, float, str]:
     """Difference with its interval, p-value and name of the test."""
-    simple = best.task is not Task.MULTILABEL and best.groups is None
+    a, b = best.predictions, other.predictions
+    simple = a.task is not Task.MULTILABEL and a.groups is None
     if _same_images(best, other):
-        difference, p = _paired_bootstrap(best, other, level, resamples, seed)
-        return (difference, mcnemar_exact(right(best), right(other)), "exact McNemar") if simple else (difference, p, _name("paired", best))
-    return _two_proportions(best, other, level) if simple else _two_bootstraps(best, other, level, resamples, seed)
+        difference, p = _paired_bootstrap(a, b, level, resamples, seed)
+        return (difference, mcnemar_exact(right(a), right(b)), "exact McNemar") if simple else (difference, p, _name("paired", a))
+    return _two_proportions(a, b, level) if simple else _two_bootstraps(a, b, level, resamples, seed)
 
 
 def right(predictions: Predictions) -> BoolArray:
@@ -184,8 +194,8 @@ def right(predictions: Predictions) -> BoolArray:
     return np.asarray(agree.all(axis=1) if agree.ndim == 2 else agree)
 
 
-def _same_images(a: Predictions, b: Predictions) -> bool:
-    return a.images == b.images
+def _same_images(a: Contender, b: Contender) -> bool:
+    return a.split == b.split and a.predictions.images == b.predictions.images
 
 
 def _name(way: str, predictions: Predictions) -> str:

@@ -13,7 +13,7 @@ from torch import nn
 
 from coverslip.config import RunConfig
 from coverslip.errors import InputError
-from coverslip.network import SCORE_BATCH, Network, chunks
+from coverslip.network import Network, chunks
 from coverslip.runtime import Progress, no_progress
 from coverslip.structures import FloatArray, IntArray
 from coverslip.training.features import Features, FeatureStore
@@ -22,6 +22,8 @@ from coverslip.training.probe import learn_head, solve_linear_head, solve_linear
 
 MEASURED = 256
 """Images that the time of inference is measured on, at most."""
+WARM_UP = 4
+"""Images that go through before the clock starts."""
 SAFETY = 0.96
 """Share of a budget in minutes that is planned for; the rest absorbs a slower step."""
 
@@ -64,7 +66,7 @@ class Fitted:
     def time_scores(self, samples: Samples, rows: IntArray) -> tuple[int, float]:
         """How many images were scored, at most 256 of some rows, and the seconds that it took the whole network, warm."""
         rows = rows[:MEASURED]
-        self.network.scores(chunks(samples.pixels.array, samples.pixels.index[rows[:SCORE_BATCH]]))
+        self.network.scores(chunks(samples.pixels.array, samples.pixels.index[rows[:WARM_UP]]))
         began = time.perf_counter()
         self.network.scores(chunks(samples.pixels.array, samples.pixels.index[rows]))
         return len(rows), time.perf_counter() - began
