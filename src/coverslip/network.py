@@ -53,6 +53,7 @@ class Network:
     several: bool = False
     settled: bool = False
     _folded: nn.Module | None = field(default=None, repr=False)
+    _folded_backbone: nn.Module | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.classifier.to(device=self.device)
@@ -66,6 +67,14 @@ class Network:
 
     def _fold(self, module: nn.Module) -> nn.Module:
         return fold_batch_norms(module, self._empty(), half=self.precision == "bf16")
+
+    def _extractor(self) -> nn.Module:
+        """The backbone for features, folded; the copy is kept for as long as the backbone is frozen."""
+        backbone = self.classifier.backbone
+        if any(parameter.requires_grad for parameter in backbone.parameters()):
+            return self._fold(backbone)
+        self._folded_backbone = self._folded_backbone or self._fold(backbone)
+        return self._folded_backbone
 
     def _empty(self) -> Tensor:
         """A batch of one empty image."""
@@ -105,7 +114,7 @@ class Network:
     @torch.inference_mode()
     def features(self, batches: Iterable[Tensor]) -> Iterator[npt.NDArray[np.float32]]:
         """Pooled features, float32 (n, features), of each normalised batch."""
-        backbone = self._fold(self.classifier.backbone)
+        backbone = self._extractor()
         for batch in batches:
             with autocast(self.device, self.precision):
                 features = backbone(batch.to(kind_of(backbone)))
