@@ -49,6 +49,12 @@ def whoami(_: int) -> tuple[int, str, str]:
     return os.getpid(), os.environ.get("OMP_NUM_THREADS", ""), str(Path.cwd())
 
 
+def own_variable(name: str) -> str:
+    """A variable of the process that works at this."""
+    time.sleep(0.2)
+    return os.environ[name]
+
+
 def survive(task: Marked) -> str:
     """The first try of a task that waits goes on until its process is killed; one that comes after another begins when that has begun."""
     while task.after and not (task.folder / f"{task.after}-1.pid").exists():

@@ -22,6 +22,8 @@ R = TypeVar("R")
 
 STORE = 128 * 1024**2
 """Bytes of shared memory that a local cluster sets aside; tasks and results are small, images travel by file."""
+AS_HERE = {"RAY_worker_niceness": "0"}
+"""Ray would give its workers what other programs leave over; they are all that works for a study."""
 PASSED_ON = ("COVERSLIP_WEIGHTS", "COVERSLIP_CACHE")
 """Variables of this process that the workers of an existing cluster are given; Ray itself gives a task as many threads as cores."""
 HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)
@@ -103,18 +105,20 @@ class RayEngine:
     # The cluster
 
     def _start(self, cores: int) -> None:
-        with environment_variables(thread_variables(cores)):  # its workers are children of what starts here
-            context = self._ray.init(
-                num_cpus=cores, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, object_store_memory=STORE
-            )
+        with environment_variables({**thread_variables(cores), **AS_HERE}):  # its workers are children of what starts here
+            context = self._initialise("here", address="local", num_cpus=cores, include_dashboard=False, object_store_memory=STORE)
         self._session = Path(context.address_info["session_dir"])
 
     def _connect(self, address: str) -> None:
         variables = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        self._initialise(f"at {address}", address=address, runtime_env={"env_vars": variables})
+
+    def _initialise(self, where: str, **options: Any) -> Any:
         try:
-            self._ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env={"env_vars": variables})
+            return self._ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
         except (ConnectionError, RuntimeError, ValueError, self._ray.exceptions.RayError) as error:
-            raise UnreachableError(f"no work can be given to a Ray cluster at {address}: {_last_line(error)}") from error
+            token = "" if "RAY_AUTH_MODE" in os.environ else "; where a cluster asks for a token, set RAY_AUTH_MODE=token"
+            raise UnreachableError(f"no work can be given to a Ray cluster {where}: {_last_line(error)}{token}") from error
 
     def _greet(self, address: str) -> None:
         """Ask one worker whether it can work for this study at all."""
