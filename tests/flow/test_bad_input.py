@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import shutil
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -149,6 +151,34 @@ def test_full_disk_leaves_nothing_half_written(cli: Cli, small: Path, tmp_path: 
     assert done.status == 1
     assert "disk is full" in done.err
     assert nothing_left(tmp_path / "run")
+
+
+ON_A_SMALL_DISK = 'mount -t tmpfs -o size="$1" tmpfs "$2" && shift 2 && exec "$@"'
+"""Shell: a disk of so many bytes at a place, then a command; in a namespace of its own, so that nothing stays mounted."""
+
+
+def on_a_small_disk(size: str, place: Path, *command: object) -> subprocess.CompletedProcess[str]:
+    words = ["unshare", "--map-root-user", "--mount", "sh", "-c", ON_A_SMALL_DISK, "sh", size, str(place), *map(str, command)]
+    return subprocess.run(words, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("full", ["cache", "run"])
+def test_a_disk_that_is_really_full(small: Path, tmp_path: Path, full: str) -> None:
+    """Pixels would be 300 kB, the bundle 130 kB. A memory map of the cache would die of a bus error here."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if shutil.which("unshare") is None or on_a_small_disk("100k", place, "true").returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    run = (place if full == "run" else tmp_path) / "run"
+    cache = (place if full == "cache" else tmp_path) / "cache"
+    settings = ("-s", "pixels.height=128", "-s", "pixels.width=128", "-s", "training.epochs=1", "--out", run)
+    listing = ["sh", "-c", '"$@"; echo "status $?"; find "$0" -type f', place, sys.executable, "-m", "coverslip"]
+    command = ["env", f"COVERSLIP_CACHE={cache}", *listing, "train", small, "--recipe", "quick", *TINY, *settings]
+    done = on_a_small_disk("100k", place, *command)
+    assert "status 1" in done.stdout, done.stdout + done.stderr
+    assert "the disk is full" in done.stderr
+    left = {Path(line).name for line in done.stdout.splitlines() if line.startswith(str(place))}
+    assert left <= {"run.log", "config.toml", "audit.json", "split.csv"}
 
 
 def test_two_runs_in_one_folder(cli: Cli, small: Path, tmp_path: Path) -> None:
