@@ -184,6 +184,12 @@ def test_resume_ends_with_the_numbers_of_an_unbroken_run(cli: Cli, gel_run: Path
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
+def test_resume_without_a_run_says_that_a_new_one_begins(cli: Cli, gels: Path, tmp_path: Path) -> None:
+    done = cli("train", gels, "--recipe", "quick", *TINY, "-s", "training.epochs=1", "--out", tmp_path / "run", "--resume")
+    assert done.status == 0, done.err
+    assert f"no run to go on with in {tmp_path / 'run'}: a new one begins" in done.err
+
+
 def test_given_parts_are_respected_and_leaks_stop(cli: Cli, gels: Path, tmp_path: Path) -> None:
     files = sorted(path for path in gels.rglob("*") if path.is_file())
     for number, file in enumerate(files):

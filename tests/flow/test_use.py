@@ -88,7 +88,10 @@ def test_report_is_written_again_from_files(cli: Cli, gel_run: Path, tmp_path: P
     (tmp_path / "copy" / "report.html").unlink()
     assert cli("report", tmp_path / "copy").status == 0
     assert "<svg" in (tmp_path / "copy" / "report.html").read_text()
-    assert cli("report", tmp_path).status == 1
+    for wrong in (tmp_path, tmp_path / "nowhere"):
+        said = cli("report", wrong)
+        assert said.status == 2
+        assert "is not a run folder" in said.err
 
 
 def test_python_face(gel_run: Path, gels: Path) -> None:

@@ -42,6 +42,8 @@ def train(
     with progress_bar() as progress:
         start = begin(data, recipe=recipe, settings=settings or [], out=out_folder, resume=resume)
         err.print(f"[bold]{start.recipe}[/bold]: {start.why}", soft_wrap=False)
+        if resume and not (start.folder / "config.toml").is_file():
+            _say(f"there is no run to go on with in {start.folder}: a new one begins")
         if dry_run:
             _show_plan(start, progress)
             return

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from coverslip.errors import RunFolderError
+from coverslip.errors import MissingInputError, RunFolderError
 from coverslip.report import write_report
 from coverslip.report.files import read_run
 from coverslip.report.page import headline
@@ -181,9 +181,9 @@ def test_run_that_was_interrupted(gel: Path, tmp_path: Path) -> None:
 
 
 def test_folder_that_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(RunFolderError, match="not a run folder: there is no such folder"):
+    with pytest.raises(MissingInputError, match="not a run folder: there is no such folder"):
         write_report(tmp_path / "nowhere")
-    with pytest.raises(RunFolderError, match=r"it holds none of metrics\.json"):
+    with pytest.raises(MissingInputError, match=r"it holds none of metrics\.json"):
         write_report(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
