@@ -178,8 +178,13 @@ def test_resume_ends_with_the_numbers_of_an_unbroken_run(cli: Cli, gel_run: Path
     taken = cli("train", data, "--recipe", config, "--out", tmp_path / "run")
     assert taken.status == 1
     assert "--resume" in taken.err
-    done = cli("train", data, "--recipe", config, "--out", tmp_path / "run", "--resume")
+    other = cli("train", tmp_path, "--out", tmp_path / "run", "--resume")
+    assert other.status == 1
+    assert f"holds a run on {data}" in other.err
+    done = cli("train", data, "--out", tmp_path / "run", "--resume")
     assert done.status == 0, done.err
+    assert "the config that it was started with" in done.err
+    assert json.loads((tmp_path / "run" / "environment.json").read_text())["recipe"]["name"] == "config.toml"
     assert (tmp_path / "run" / "metrics.json").read_bytes() == (gel_run / "metrics.json").read_bytes()
     assert not (tmp_path / "run" / "checkpoints").exists()
 
