@@ -7,7 +7,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from coverslip.bundle import Bundle
 from coverslip.config import RunConfig, dump_toml, load_config, read_toml
 from coverslip.data.audit import Audit
 from coverslip.data.split import split_frame
-from coverslip.errors import RunFolderError
+from coverslip.errors import CoverslipError, RunFolderError
 from coverslip.evaluation.frames import predictions_frame
 from coverslip.evaluation.label_errors import suspected_label_errors
 from coverslip.models.hardware import hardware_name
@@ -34,6 +34,8 @@ HISTORY = (
     "fold", "group", "phase", "step", "epoch", "seconds", "learning_rate", "train_loss", "validation_loss", "validation_accuracy",
     "validation_macro_f1", "images_per_second", "kept",
 )  # fmt: skip
+BEGUN = ("config.toml", "audit.json", "split.csv")
+"""What a run writes before it learns."""
 _LOG = logging.getLogger("coverslip")
 
 
@@ -85,6 +87,7 @@ class RunFolder:
         except filelock.Timeout:
             raise RunFolderError(f"another run is at work in {path}; wait for it, or choose another --out") from None
         handler: logging.Handler | None = None
+        ours = False
         try:
             if not resume and any((path / name).exists() for name in ("config.toml", "metrics.json", "checkpoints")):
                 raise RunFolderError(f"{path} holds a run already; choose another --out, go on with --resume, or remove the folder")
@@ -93,9 +96,12 @@ class RunFolder:
             handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
             _LOG.addHandler(handler)
             _LOG.setLevel(logging.INFO)
+            ours = not resume
             yield RunFolder(path, resume)
         except BaseException as error:
             _LOG.info("stopped: %s: %s", type(error).__name__, error)
+            if ours and isinstance(error, CoverslipError) and not any((path / name).exists() for name in ("checkpoints", "bundle")):
+                _remove(path / name for name in BEGUN)  # there is nothing to go on with: the folder is free for another try
             raise
         finally:
             if handler is not None:
@@ -210,6 +216,11 @@ class RunFolder:
     def clean(self) -> None:
         """Remove the checkpoints of a finished run."""
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+
+
+def _remove(files: Iterable[Path]) -> None:
+    for file in files:
+        file.unlink(missing_ok=True)
 
 
 CARD_NUMBERS = (
