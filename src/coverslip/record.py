@@ -28,7 +28,7 @@ from coverslip.models.hardware import hardware_name
 from coverslip.models.summary import Summary
 from coverslip.network import Network
 from coverslip.runtime import explained, git_state, hash_text, machine_facts, package_versions, write_file, write_json
-from coverslip.structures import FloatArray, Predictions, RunResult, Split, Table, Task, number_text
+from coverslip.structures import FloatArray, IntArray, Predictions, RunResult, Split, Table, Task, number_text
 
 HISTORY = (
     "fold", "group", "phase", "step", "epoch", "seconds", "learning_rate", "train_loss", "validation_loss", "validation_accuracy",
@@ -254,7 +254,10 @@ def all_predictions(predictions: dict[str, Predictions]) -> pd.DataFrame:
 
 
 def out_of_sample(predictions: dict[str, Predictions]) -> Predictions:
-    """Each image once, with scores of models that did not learn from it: out-of-fold means where there are folds."""
+    """Each image once, with scores of models that did not learn from it: out-of-fold means where there are folds.
+
+    Where it was scored several times the decision is that of most of them; where as many say the one as the other, the scores decide.
+    """
     names: dict[str, list[tuple[Predictions, int]]] = {}
     for found in predictions.values():
         for row, image in enumerate(found.images):
@@ -263,8 +266,17 @@ def out_of_sample(predictions: dict[str, Predictions]) -> Predictions:
     scores = np.array([np.mean([found.scores[row] for found, row in places], axis=0) for places in names.values()])
     first = [places[0] for places in names.values()]
     targets = np.array([found.targets[row] for found, row in first if found.targets is not None])
-    predicted = np.array([found.predicted[row] for found, row in first])
+    votes = np.array([np.mean([_as_columns(found)[row] for found, row in places], axis=0) for places in names.values()])
+    nearly = votes + 1e-3 * (scores - 0.5)
+    predicted = (nearly > 0.5).astype(np.int64) if some.task is Task.MULTILABEL else nearly.argmax(axis=1)
     return Predictions(tuple(names), scores, predicted, some.classes, some.task, targets)
+
+
+def _as_columns(predictions: Predictions) -> IntArray:
+    """Decisions as int64 (n, classes) of 0 and 1."""
+    if predictions.predicted.ndim == 2:
+        return predictions.predicted
+    return (predictions.predicted[:, None] == np.arange(len(predictions.classes))).astype(np.int64)
 
 
 def model_card(bundle: Bundle, metrics: dict[str, Any]) -> str:
