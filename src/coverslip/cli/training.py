@@ -48,15 +48,18 @@ def train(
             _show_plan(start, progress)
             return
         from coverslip.experiment import run
+        from coverslip.report import write_report
         from coverslip.study.learning_curve import measure_learning_curve
 
         command = shlex.join(["coverslip", *sys.argv[1:]])
         result = run(
             start.config, start.folder, recipe=start.recipe, why=start.why, command=command, resume=resume, progress=progress, announce=_say
         )
+        _finish(result)
         if learning_curve:
             measure_learning_curve(result.folder, progress=progress)
-        _finish(result)
+            write_report(result.folder)
+            out.print("would more images help? The report now holds the learning curve", markup=False)
 
 
 def demo(
