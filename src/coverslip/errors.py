@@ -9,7 +9,7 @@
     ├── WeightsError (RuntimeError)        pretrained weights are missing or do not fit
     ├── BundleError (ValueError)           a bundle is incomplete, changed, or fails its self-test
     ├── ResourceError (RuntimeError)       memory, disk or time ran out
-    │   └── RunFolderError                 a run folder is taken, or is not one
+    │   └── RunFolderError                 a run folder is taken, or damaged
     ├── UnreachableError (ConnectionError) a service does not answer at the address that was given
     └── MissingExtraError (ImportError)    an optional package is not installed
 
@@ -71,7 +71,7 @@ class ResourceError(CoverslipError, RuntimeError):
 
 
 class RunFolderError(ResourceError):
-    """A run folder is taken by another run, or the folder is not a run."""
+    """A run folder is taken by another run, or one of its files is damaged."""
 
 
 class UnreachableError(CoverslipError, ConnectionError):

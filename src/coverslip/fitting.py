@@ -147,27 +147,33 @@ class Fits:
         scores = np.full((len(split.folds), len(self.data.table), len(self.data.table.classes)), np.nan)
         for repeat, folds in enumerate(split.folds):
             for number in range(int(folds.max()) + 1):
-                inside, outside = np.flatnonzero((folds >= 0) & (folds != number)), np.flatnonzero(folds == number)
-                scores[repeat, outside] = self._fold(inside, outside, repeat, number)
+                scores[repeat, folds == number] = self._fold(folds, repeat, number)
                 done = repeat * self.config.split.folds + number + 1
                 self.progress("folds", done, self.fits - 1, {})
         return FoldScores(scores, self.history)
 
-    def _fold(self, inside: IntArray, outside: IntArray, repeat: int, number: int) -> FloatArray:
+    def _fold(self, folds: IntArray, repeat: int, number: int) -> FloatArray:
         name = f"fold-{repeat}-{number}"
         kept = self.place.load_scores(name)
         if kept is not None:
             return kept
-        held = np.isin(self.data.split.part[inside], ["validation"]) if self._chooses() else np.zeros(len(inside), dtype=bool)
-        fitted = self.fit(inside[~held], inside[held], name)
+        train, validation, outside = self.fold_rows(folds, number)
+        fitted = self.fit(train, validation, name)
         self.history += [{"fold": f"{repeat + 1}.{number + 1}", **row} for row in fitted.history]
         scores = fitted.scores(self.data.samples, outside)
         self.place.keep_scores(name, scores)
         return scores
 
-    def _chooses(self) -> bool:
-        """Whether a fit needs rows to choose by: a probe does not."""
-        return self.config.training.regime != "probe"
+    def fold_rows(self, folds: IntArray, number: int) -> tuple[IntArray, IntArray, IntArray]:
+        """The rows that the fit of a fold learns from, those that it chooses by (none for a probe), and those that it is judged on.
+
+        Args:
+            folds: int64 (n,), one repeat of `Split.folds`.
+            number: of the fold.
+        """
+        inside = np.flatnonzero((folds >= 0) & (folds != number))
+        held = (self.data.split.part[inside] == "validation") & (self.config.training.regime != "probe")
+        return inside[~held], inside[held], np.flatnonzero(folds == number)
 
     def final(self) -> Fitted:
         """The model that is kept: trained on the training part, or after folds on all rows that are not test."""

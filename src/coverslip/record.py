@@ -7,7 +7,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,19 +21,21 @@ from coverslip.bundle import Bundle
 from coverslip.config import RunConfig, dump_toml, load_config, read_toml
 from coverslip.data.audit import Audit
 from coverslip.data.split import split_frame
-from coverslip.errors import RunFolderError
+from coverslip.errors import CoverslipError, RunFolderError
 from coverslip.evaluation.frames import predictions_frame
 from coverslip.evaluation.label_errors import suspected_label_errors
 from coverslip.models.hardware import hardware_name
 from coverslip.models.summary import Summary
 from coverslip.network import Network
 from coverslip.runtime import explained, git_state, hash_text, machine_facts, package_versions, write_file, write_json
-from coverslip.structures import FloatArray, Predictions, RunResult, Split, Table, Task, number_text
+from coverslip.structures import FloatArray, IntArray, Predictions, RunResult, Split, Table, Task, number_text
 
 HISTORY = (
     "fold", "group", "phase", "step", "epoch", "seconds", "learning_rate", "train_loss", "validation_loss", "validation_accuracy",
     "validation_macro_f1", "images_per_second", "kept",
 )  # fmt: skip
+BEGUN = ("config.toml", "audit.json", "split.csv")
+"""What a run writes before it learns."""
 _LOG = logging.getLogger("coverslip")
 
 
@@ -143,7 +145,12 @@ class RunFolder:
             ResourceError: the folder cannot be written.
         """
         with claimed(path, "run", ("config.toml", "metrics.json", "checkpoints"), resume=resume):
-            yield RunFolder(path, resume)
+            try:
+                yield RunFolder(path, resume)
+            except CoverslipError:
+                if not resume and not any((path / name).exists() for name in ("checkpoints", "bundle")):
+                    _remove(path / name for name in BEGUN)  # there is nothing to go on with: the folder is free for another try
+                raise
 
     def earlier(self, config: RunConfig, keep_bundle: KeepBundle = always) -> tuple[RunConfig, RunResult | None]:
         """The config that this folder's run was started with, and its result when it is finished."""
@@ -251,6 +258,11 @@ class RunFolder:
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
 
 
+def _remove(files: Iterable[Path]) -> None:
+    for file in files:
+        file.unlink(missing_ok=True)
+
+
 CARD_NUMBERS = (
     "accuracy",
     "balanced_accuracy",
@@ -282,7 +294,10 @@ def all_predictions(predictions: dict[str, Predictions]) -> pd.DataFrame:
 
 
 def out_of_sample(predictions: dict[str, Predictions]) -> Predictions:
-    """Each image once, with scores of models that did not learn from it: out-of-fold means where there are folds."""
+    """Each image once, with scores of models that did not learn from it: out-of-fold means where there are folds.
+
+    Where it was scored several times the decision is that of most of them; where as many say the one as the other, the scores decide.
+    """
     names: dict[str, list[tuple[Predictions, int]]] = {}
     for found in predictions.values():
         for row, image in enumerate(found.images):
@@ -291,8 +306,17 @@ def out_of_sample(predictions: dict[str, Predictions]) -> Predictions:
     scores = np.array([np.mean([found.scores[row] for found, row in places], axis=0) for places in names.values()])
     first = [places[0] for places in names.values()]
     targets = np.array([found.targets[row] for found, row in first if found.targets is not None])
-    predicted = np.array([found.predicted[row] for found, row in first])
+    votes = np.array([np.mean([_as_columns(found)[row] for found, row in places], axis=0) for places in names.values()])
+    nearly = votes + 1e-3 * (scores - 0.5)
+    predicted = (nearly > 0.5).astype(np.int64) if some.task is Task.MULTILABEL else nearly.argmax(axis=1)
     return Predictions(tuple(names), scores, predicted, some.classes, some.task, targets)
+
+
+def _as_columns(predictions: Predictions) -> IntArray:
+    """Decisions as int64 (n, classes) of 0 and 1."""
+    if predictions.predicted.ndim == 2:
+        return predictions.predicted
+    return np.asarray(predictions.predicted[:, None] == np.arange(len(predictions.classes)), dtype=np.int64)
 
 
 def model_card(bundle: Bundle, metrics: dict[str, Any]) -> str:

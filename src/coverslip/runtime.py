@@ -209,12 +209,28 @@ def machine_facts() -> dict[str, str | int]:
 def git_state(folder: Path) -> dict[str, str] | None:
     """The commit that a folder's checkout stands on, read from its files; None outside a checkout."""
     for parent in (folder.absolute(), *folder.absolute().parents):
-        head = parent / ".git" / "HEAD"
-        if head.is_file():
-            reference = head.read_text(encoding="utf-8").strip().removeprefix("ref: ")
-            commit = parent / ".git" / reference
-            return {"reference": reference, "commit": commit.read_text(encoding="utf-8").strip() if commit.is_file() else reference}
+        store = _git_folder(parent / ".git")
+        if store is not None:
+            reference = (store / "HEAD").read_text(encoding="utf-8").strip().removeprefix("ref: ")
+            return {"reference": reference, "commit": _git_commit(store, reference)}
     return None
+
+
+def _git_folder(place: Path) -> Path | None:
+    """The folder that holds HEAD: `.git`, or where the file `.git` of a worktree or submodule points to."""
+    if place.is_file():
+        place = place.parent / place.read_text(encoding="utf-8").strip().removeprefix("gitdir: ")
+    return place if (place / "HEAD").is_file() else None
+
+
+def _git_commit(store: Path, reference: str) -> str:
+    """The commit of a reference, which lies in a file of its own or in `packed-refs`; a detached HEAD is a commit itself."""
+    shared = store / "commondir"
+    common = store / shared.read_text(encoding="utf-8").strip() if shared.is_file() else store
+    if (common / reference).is_file():
+        return (common / reference).read_text(encoding="utf-8").strip()
+    packed = (common / "packed-refs").read_text(encoding="utf-8").splitlines() if (common / "packed-refs").is_file() else []
+    return next((line.split()[0] for line in packed if line.endswith(f" {reference}")), reference)
 
 
 Progress = Callable[[str, int, int, dict[str, float]], None]

@@ -61,7 +61,7 @@ def begin(
         recipe: name or file; chosen from what is seen when None.
         settings: texts `section.key=value`.
         out: run folder; `runs/<data>` when None, with a number behind it when that is taken.
-        resume: whether the run in `out` goes on.
+        resume: whether the run in `out` goes on, with the config that it was started with.
         sections: overrides as nested mappings, over those of `settings`.
 
     Raises:
@@ -70,6 +70,11 @@ def begin(
     """
     own = data_layer(data)
     overrides = merge_layers(parse_overrides(settings), sections or {})
+    folder = out or free_folder(data, resume=resume)
+    stored = folder / "config.toml"
+    if resume and stored.is_file():
+        config = load_config(read_toml(stored), {"data": {"path": own["data"]["path"]}})
+        return Start(config, folder, recipe or stored.name, "the run goes on with the config that it was started with")
     name, why = recipe or "", "as asked"
     if recipe is not None:
         layer = load_recipe(recipe)
@@ -77,7 +82,7 @@ def begin(
         choice = choose_recipe(look(load_config(own, overrides)))
         name, why, layer = choice.name, choice.why, choice.layer
     config = load_config(layer, own, overrides)
-    return Start(config, out or free_folder(data, resume=resume), name, why)
+    return Start(config, folder, name, why)
 
 
 def train(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import shutil
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from filelock import FileLock
 from PIL import Image
 
 from coverslip import runtime
+from coverslip.training import loop
 
 from .conftest import TINY, Cli, nothing_left
 
@@ -152,6 +155,49 @@ def test_full_disk_leaves_nothing_half_written(cli: Cli, small: Path, tmp_path: 
     assert nothing_left(tmp_path / "run")
 
 
+ON_A_SMALL_DISK = 'mount -t tmpfs -o size="$1" tmpfs "$2" && shift 2 && exec "$@"'
+"""Shell: a disk of so many bytes at a place, then a command; in a namespace of its own, so that nothing stays mounted."""
+
+
+def on_a_small_disk(size: str, place: Path, *command: object) -> subprocess.CompletedProcess[str]:
+    words = ["unshare", "--map-root-user", "--mount", "sh", "-c", ON_A_SMALL_DISK, "sh", size, str(place), *map(str, command)]
+    return subprocess.run(words, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("full", ["cache", "run"])
+def test_a_disk_that_is_really_full(small: Path, tmp_path: Path, full: str) -> None:
+    """Pixels would be 300 kB, the bundle 130 kB. A memory map of the cache would die of a bus error here."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if shutil.which("unshare") is None or on_a_small_disk("100k", place, "true").returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    run = (place if full == "run" else tmp_path) / "run"
+    cache = (place if full == "cache" else tmp_path) / "cache"
+    settings = ("-s", "pixels.height=128", "-s", "pixels.width=128", "-s", "training.epochs=1", "--out", run)
+    listing = ["sh", "-c", '"$@"; echo "status $?"; find "$0" -type f', place, sys.executable, "-m", "coverslip"]
+    command = ["env", f"COVERSLIP_CACHE={cache}", *listing, "train", small, "--recipe", "quick", *TINY, *settings]
+    done = on_a_small_disk("100k", place, *command)
+    assert "status 1" in done.stdout, done.stdout + done.stderr
+    assert "the disk is full" in done.stderr
+    left = {Path(line).name for line in done.stdout.splitlines() if line.startswith(str(place))}
+    assert left <= {"run.log"}
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_met_at_once_and_leaves_the_folder_free(
+    cli: Cli, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(*_: object) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried ...")
+
+    with monkeypatch.context() as small_machine:
+        small_machine.setattr(loop, "augment", no_memory)
+        done = train(cli, small, tmp_path / "run")
+    assert done.status == 1
+    assert "a batch of 8 images of 32x32 does not fit into the memory of cpu; try -s training.batch_size=4" in done.err
+    assert nothing_left(tmp_path / "run")
+    assert train(cli, small, tmp_path / "run", "-s", "training.batch_size=4").status == 0
+
+
 def test_two_runs_in_one_folder(cli: Cli, small: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     with FileLock(tmp_path / "run" / ".lock"):
@@ -166,3 +212,12 @@ def test_a_finished_run_is_not_overwritten(cli: Cli, gel_run: Path, small: Path)
     assert done.status == 1
     assert "--resume" in done.err
     assert (gel_run / "metrics.json").read_bytes() == before
+    assert {"config.toml", "audit.json", "split.csv", "bundle"} <= {path.name for path in gel_run.iterdir()}
+
+
+def test_a_run_that_was_stopped_early_is_not_touched_by_another(cli: Cli, small: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.toml").write_text("# of a run that has no checkpoint yet")
+    done = train(cli, small, tmp_path / "run")
+    assert done.status == 1
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.toml"]

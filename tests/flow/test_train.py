@@ -155,7 +155,27 @@ def test_learning_curve_on_request(cli: Cli, gels: Path, tmp_path: Path) -> None
     curve = pd.read_csv(tmp_path / "run" / "learning_curve.csv")
     assert curve["images"].is_monotonic_increasing
     assert len(curve) == 4
+    assert curve["images"].iloc[-1] == 28
+    assert list(curve.columns) == ["share", "images", "accuracy", "low", "high", "macro_f1"]
     assert "more images" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_learning_curve_on_folds_where_there_is_no_test_part(cli: Cli, gels: Path, tmp_path: Path) -> None:
+    folds = ("-s", "split.folds=2", "-s", "split.test=0.0", "-s", "split.validation=0.0", "-s", "training.epochs=1")
+    done = cli("train", gels, "--recipe", "quick", *TINY, *folds, "--learning-curve", "--out", tmp_path / "run")
+    assert done.status == 0, done.err
+    curve = pd.read_csv(tmp_path / "run" / "learning_curve.csv")
+    assert curve["images"].tolist() == [2, 4, 10, 20]  # of 10 gels and 10 others in the training half
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert curve["accuracy"].iloc[-1] == metrics["folds"]["accuracy"]["value"]
+
+
+def test_a_run_that_cannot_have_a_learning_curve_keeps_its_report(cli: Cli, gels: Path, tmp_path: Path) -> None:
+    nothing_kept = ("-s", "split.test=0.0", "-s", "training.epochs=1")
+    done = cli("train", gels, "--recipe", "quick", *TINY, *nothing_kept, "--learning-curve", "--out", tmp_path / "run")
+    assert done.status == 2
+    assert "set split.test or split.folds" in done.err
+    assert (tmp_path / "run" / "report.html").exists()
 
 
 def test_resume_ends_with_the_numbers_of_an_unbroken_run(cli: Cli, gel_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,10 +198,21 @@ def test_resume_ends_with_the_numbers_of_an_unbroken_run(cli: Cli, gel_run: Path
     taken = cli("train", data, "--recipe", config, "--out", tmp_path / "run")
     assert taken.status == 1
     assert "--resume" in taken.err
-    done = cli("train", data, "--recipe", config, "--out", tmp_path / "run", "--resume")
+    other = cli("train", tmp_path, "--out", tmp_path / "run", "--resume")
+    assert other.status == 1
+    assert f"holds a run on {data}" in other.err
+    done = cli("train", data, "--out", tmp_path / "run", "--resume")
     assert done.status == 0, done.err
+    assert "the config that it was started with" in done.err
+    assert json.loads((tmp_path / "run" / "environment.json").read_text())["recipe"]["name"] == "config.toml"
     assert (tmp_path / "run" / "metrics.json").read_bytes() == (gel_run / "metrics.json").read_bytes()
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_resume_without_a_run_says_that_a_new_one_begins(cli: Cli, gels: Path, tmp_path: Path) -> None:
+    done = cli("train", gels, "--recipe", "quick", *TINY, "-s", "training.epochs=1", "--out", tmp_path / "run", "--resume")
+    assert done.status == 0, done.err
+    assert f"no run to go on with in {tmp_path / 'run'}: a new one begins" in done.err
 
 
 def test_given_parts_are_respected_and_leaks_stop(cli: Cli, gels: Path, tmp_path: Path) -> None:

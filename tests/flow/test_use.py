@@ -88,7 +88,10 @@ def test_report_is_written_again_from_files(cli: Cli, gel_run: Path, tmp_path: P
     (tmp_path / "copy" / "report.html").unlink()
     assert cli("report", tmp_path / "copy").status == 0
     assert "<svg" in (tmp_path / "copy" / "report.html").read_text()
-    assert cli("report", tmp_path).status == 1
+    for wrong in (tmp_path, tmp_path / "nowhere"):
+        said = cli("report", wrong)
+        assert said.status == 2
+        assert "is not a run folder" in said.err
 
 
 def test_python_face(gel_run: Path, gels: Path) -> None:
@@ -112,12 +115,28 @@ def test_audit_as_table_and_as_json(cli: Cli, gels: Path, tmp_path: Path) -> Non
     said = cli("audit", gels, "--json")
     found = json.loads(said.out)
     assert found["counts"] == {"gel": 20, "not_gel": 20}
+    assert "classes in natural order: gel, not_gel" in cli("audit", gels).out
     shutil.copytree(gels, tmp_path / "twice")
     first = next((tmp_path / "twice" / "gel").iterdir())
     shutil.copy(first, tmp_path / "twice" / "not_gel" / f"copy{first.suffix}")
     wrong = cli("audit", tmp_path / "twice")
     assert wrong.status == 1
     assert "problem" in wrong.out
+
+
+def test_the_audit_names_files_that_are_not_read_and_says_what_the_fit_discards(cli: Cli, gels: Path, tmp_path: Path) -> None:
+    shutil.copytree(gels, tmp_path / "gels")
+    (tmp_path / "gels" / "gel" / "letter.png").write_text("not an image")
+    (tmp_path / "gels" / "gel" / "notes.txt").write_text("lanes 3 and 4 are controls")
+    said = cli("audit", tmp_path / "gels", "-s", "pixels.fit=crop", "-s", "pixels.height=64", "-s", "pixels.width=128")
+    assert said.status == 0, said.err
+    assert "cannot be used: gel/letter.png: not an image" in said.out
+    assert "no images by their names: 1 (gel/notes.txt)" in said.out
+    found = json.loads(
+        cli("audit", tmp_path / "gels", "-s", "pixels.fit=crop", "-s", "pixels.height=64", "-s", "pixels.width=128", "--json").out
+    )
+    assert found["fit"]["discarded"]["mean"] > 0.3
+    assert f"pixels.fit = crop at 64x128: discards {found['fit']['discarded']['mean']:.0%} of an image on average" in said.out
 
 
 def test_simulate_config_cache_weights(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,20 @@ def problems_of(*layers: dict[str, Any]) -> list[str]:
 # Unknown keys and wrong values ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("given", "offered"),
+    [
+        ({"epochs": 3}, "training.epochs"),
+        ({"training": {"height": 64}}, "pixels.height"),
+        ({"model": {"seed": 1}}, "split.seed or training.seed"),
+        ({"limit": 1}, "cache.limit"),
+    ],
+)
+def test_a_key_of_another_section_is_offered_with_its_section(given: dict[str, Any], offered: str) -> None:
+    (problem,) = problems_of(given)
+    assert f"Did you mean {offered}?" in problem
+
+
 def test_an_unknown_section_is_refused_with_the_near_name() -> None:
     (problem,) = problems_of({"trainin": {"epochs": 3}})
     assert "trainin is not a key" in problem

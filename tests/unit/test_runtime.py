@@ -1,6 +1,8 @@
 import errno
 import json
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -233,3 +235,26 @@ def test_environment_variables_hold_inside_the_block_only(monkeypatch: pytest.Mo
         assert os.environ["COVERSLIP_ONE"] == os.environ["COVERSLIP_TWO"] == "inside"
     assert os.environ["COVERSLIP_ONE"] == "before"
     assert "COVERSLIP_TWO" not in os.environ
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_git_state_is_that_of_git_also_when_packed_detached_and_in_a_worktree(tmp_path: Path) -> None:
+    def git(*words: str, folder: str = "repository") -> str:
+        named = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
+        said = subprocess.run(["git", *named, *words], cwd=tmp_path / folder, check=True, capture_output=True, text=True)
+        return said.stdout.strip()
+
+    (tmp_path / "repository").mkdir()
+    git("init", "--initial-branch=trunk")
+    git("commit", "--allow-empty", "-m", "first")
+    git("worktree", "add", "-b", "side", str(tmp_path / "side"))
+    git("commit", "--allow-empty", "-m", "second", folder="side")
+    checked = 0
+    for change in ((), ("pack-refs", "--all"), ("checkout", "--detach")):
+        if change:
+            git(*change)
+        for folder in ("repository", "side"):
+            assert (git_state(tmp_path / folder) or {})["commit"] == git("rev-parse", "HEAD", folder=folder)
+            checked += 1
+    assert checked == 6
+    assert (git_state(tmp_path / "side") or {})["reference"] == "refs/heads/side"

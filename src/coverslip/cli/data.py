@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -47,7 +48,8 @@ def _show(found: Audit) -> None:
     for name, count in facts["counts"].items():
         classes.add_row(Text(name), str(count))
     out.print(classes)
-    out.print(f"formats: {_listed(facts['formats'])}; modes: {_listed(facts['modes'])}", markup=False)
+    for line in _fact_lines(facts):
+        out.print(line, markup=False)
     if not found.findings:
         out.print("nothing was found that would make the numbers wrong")
         return
@@ -56,10 +58,33 @@ def _show(found: Audit) -> None:
     for finding in found.findings:
         findings.add_row(Text(finding.level, style=colours[finding.level]), finding.kind, Text(finding.message))
     out.print(findings)
+    for image, reason in found.bad.items():
+        out.print(f"cannot be used: {image}: {reason}", markup=False)
 
 
-def _listed(counts: dict[str, int]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in counts.items())
+def _fact_lines(facts: Mapping[str, Any]) -> list[str]:
+    """What the files are, and what the fit does to them, in a few lines."""
+    from coverslip.data.files import some
+
+    def listed(key: str) -> str:
+        return some([f"{name} {count}" for name, count in facts[key].items()])
+
+    pairs, fit, ignored = facts["duplicates"], facts["fit"], facts["ignored"]
+    lost, stretch = fit["discarded"], fit["stretch"]
+    lines = [
+        *facts["notes"],
+        f"formats: {listed('formats')}; modes: {listed('modes')}",
+        f"sizes (height x width): {listed('sizes')}",
+        f"duplicates: {pairs['exact']} exact pairs, {pairs['confirmed']} near pairs (of {pairs['candidates']} that a hash proposed)",
+        f"pixels.fit = {fit['fit']} at {fit['height']}x{fit['width']}: discards {lost['mean']:.0%} of an image on average, up to "
+        f"{lost['highest']:.0%}; changes the aspect ratio {stretch['median']:.2f} times (median), up to {stretch['highest']:.2f} times",
+    ]
+    if facts["shortcuts"]:
+        guessed = ", ".join(f"{one['name']} {one['balanced_accuracy']:.0%}" for one in facts["shortcuts"])
+        lines.append(f"classes guessed from the file alone (balanced accuracy, chance {facts['shortcuts'][0]['chance']:.0%}): {guessed}")
+    if ignored:
+        lines.append(f"not read, as they are no images by their names: {len(ignored)} ({some(ignored)})")
+    return lines
 
 
 def simulate(

@@ -44,10 +44,13 @@ def train(
     with progress_bar() as progress:
         start = begin(data, recipe=recipe, settings=settings or [], out=out_folder, resume=resume)
         err.print(f"[bold]{start.recipe}[/bold]: {start.why}", soft_wrap=False)
+        if resume and not (start.folder / "config.toml").is_file():
+            _say(f"there is no run to go on with in {start.folder}: a new one begins")
         if dry_run:
             _show_plan(start, progress)
             return
         from coverslip.experiment import run
+        from coverslip.report import write_report
         from coverslip.study.learning_curve import measure_learning_curve
 
         tracking = Tracking(Path(data).absolute().stem or "runs", tensorboard, mlflow)
@@ -56,9 +59,11 @@ def train(
         result = run(
             start.config, start.folder, recipe=start.recipe, why=start.why, command=command, resume=resume, progress=progress, announce=_say
         )
+        _finish(result)
         if learning_curve:
             measure_learning_curve(result.folder, progress=progress)
-        _finish(result)
+            write_report(result.folder)
+            out.print("would more images help? The report now holds the learning curve", markup=False)
         tracking.add(result.folder, result.folder.absolute().name)
 
 

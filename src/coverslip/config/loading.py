@@ -113,7 +113,8 @@ def _sentences(problems: Sequence[Mapping[str, Any]], given: Mapping[str, Any]) 
         name = ".".join(where)
         if problem["type"] == "extra_forbidden":
             known = _known_keys(where[:-1])
-            found[f"{name} is not a key of the config."] = [f"{did_you_mean(where[-1], known)} Known here: {', '.join(known)}"]
+            offer = _elsewhere(where[-1]) or did_you_mean(where[-1], known)
+            found[f"{name} is not a key of the config."] = [f"{offer} Known here: {', '.join(known)}"]
             continue
         message = str(problem["msg"]).removeprefix("Value error, ")
         found.setdefault(f"{name} = {problem['input']!r}: " if where[1:] else f"{name}: ", []).append(message)
@@ -128,6 +129,12 @@ def _written_keys(location: Sequence[int | str], given: Any) -> list[str]:
             where.append(str(part))
             given = given[part]  # type: ignore[index]
     return where
+
+
+def _elsewhere(name: str) -> str:
+    """A sentence that offers the same key of another section, or the empty string."""
+    named = [f"{section}.{name}" for section in RunConfig.model_fields if name in _known_keys([section])]
+    return f" Did you mean {' or '.join(named)}?" if named else ""
 
 
 def _known_keys(where: Sequence[str]) -> list[str]:

@@ -5,9 +5,12 @@ The same pass measures the files (`Scan`), so that an image is decoded once for 
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
@@ -72,13 +75,13 @@ def load_pixels(table: Table, reading: Reading, geometry: Geometry, limit: int, 
     shape = (len(table), *geometry.shape)
 
     def build(folder: Path) -> None:
-        array = np.lib.format.open_memmap(folder / "pixels.npy", mode="w+", dtype=geometry.dtype, shape=shape)
+        with row_writer(folder / "pixels.npy", geometry.dtype, shape) as rows:
 
-        def keep(row: int, image: PixelArray) -> None:
-            array[row] = geometry.apply(image)
+            def keep(row: int, image: PixelArray) -> None:
+                rows.write(row, geometry.apply(image))
 
-        scan_images(table, reading, on_image=keep, progress=progress).save(folder / "scan.npz")
-        array.flush()
+            scan = scan_images(table, reading, on_image=keep, progress=progress)
+        scan.save(folder / "scan.npz")
 
     size = int(np.prod(shape)) * geometry.dtype.itemsize
     folder = cached("pixels", key, build, size=size, limit=limit)
@@ -86,6 +89,39 @@ def load_pixels(table: Table, reading: Reading, geometry: Geometry, limit: int, 
     scan = replace(scan, facts=scan.facts.assign(image=list(table.images)))
     array = np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
     return Pixels(array, np.arange(len(table)), key), scan
+
+
+@dataclass(frozen=True)
+class RowWriter:
+    """Rows of a .npy file, written in any order by several threads; see `row_writer`."""
+
+    stream: BinaryIO
+    start: int
+    lock: threading.Lock
+
+    def write(self, row: int, pixels: PixelArray) -> None:
+        """Put the pixels of one row into their place.
+
+        Raises:
+            OSError: the disk is full, or cannot be written.
+        """
+        with self.lock:
+            self.stream.seek(self.start + row * pixels.nbytes)
+            self.stream.write(np.ascontiguousarray(pixels).data)
+
+
+@contextmanager
+def row_writer(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Iterator[RowWriter]:
+    """A .npy file of zeros whose rows are filled in one by one.
+
+    Not a memory map: on a full disk a write is an error, but a map ends the process without a word.
+    """
+    with path.open("wb") as stream:
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(stream, header)
+        start = stream.tell()
+        stream.truncate(start + int(np.prod(shape)) * dtype.itemsize)
+        yield RowWriter(stream, start, threading.Lock())
 
 
 @dataclass(frozen=True)

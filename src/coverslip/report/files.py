@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from coverslip.errors import RunFolderError
+from coverslip.errors import MissingInputError, RunFolderError
 
 SIGNS = ("metrics.json", "predictions.csv", "audit.json", "history.csv", "environment.json")
 """A folder with one of these is a run."""
@@ -68,11 +68,14 @@ def read_run(folder: Path) -> RunFiles:
     """Read a run folder.
 
     Raises:
-        RunFolderError: the folder is not a run, or one of its files is broken.
+        MissingInputError: the folder is not a run.
+        RunFolderError: one of its files is broken.
     """
     if not any((folder / sign).is_file() for sign in SIGNS):
         found = "there is no such folder" if not folder.is_dir() else f"it holds none of {', '.join(SIGNS)}"
-        raise RunFolderError(f"{folder} is not a run folder: {found}. Give the folder that `coverslip train` or `coverslip evaluate` wrote")
+        raise MissingInputError(
+            f"{folder} is not a run folder: {found}. Give the folder that `coverslip train` or `coverslip evaluate` wrote"
+        )
     environment = read_mapping(folder / "environment.json")
     index = read_json(folder / "pictures" / "index.json")
     return RunFiles(

@@ -80,8 +80,10 @@ class Shown:
 
     @property
     def interval(self) -> str:
-        """The interval in decimals, e.g. `0.772–0.999`; empty without one."""
-        return f"{_rounded(self.low)}{DASH}{_rounded(self.high)}" if self.low is not None and self.high is not None else ""
+        """The interval in decimals, e.g. `0.772–0.999`, or `−0.123 to 0.456`; empty without one."""
+        if self.low is None or self.high is None:
+            return ""
+        return f"{_rounded(self.low)}{' to ' if self.low < 0 else DASH}{_rounded(self.high)}"
 
     @property
     def interval_percent(self) -> str:

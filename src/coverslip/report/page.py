@@ -30,7 +30,8 @@ def write_report(folder: Path) -> Path:
         The path of the page.
 
     Raises:
-        RunFolderError: the folder is not a run, or one of its files is damaged.
+        MissingInputError: the folder is not a run.
+        RunFolderError: one of its files is damaged.
         ResourceError: the disk is full or the folder cannot be written; nothing half-written stays behind.
     """
     run = read_run(folder)

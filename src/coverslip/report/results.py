@@ -15,6 +15,9 @@ from coverslip.report.sections import MOST_ROWS, PART_TITLES, Drawing, Section, 
 MOST_CONFUSED = 40
 """Classes up to which the confusion matrix is drawn."""
 
+LONG_METHOD = 50
+"""Letters of "interval by" that fit into a line of the table, with room for the columns of other parts: half, a third."""
+
 
 def results(run: RunFiles, part: str | None) -> Section | None:
     """Numbers, confusion matrix, per class, per group, folds."""
@@ -22,11 +25,13 @@ def results(run: RunFiles, part: str | None) -> Section | None:
     if not numbers:
         return None
     others = [other for other in PART_TITLES if other != part and within(run.metrics, other)]
+    rows = _number_rows(run, numbers, others)
+    longest = max((len(row["number"].method) for row in rows), default=0)
     return {
-        "crowded": len(others) > 1,
+        "crowded": len(others) > 1 or longest > LONG_METHOD / (1 + len(others)),
         "part": PART_TITLES[str(part)],
         "others": [PART_TITLES[other] for other in others],
-        "rows": _number_rows(run, numbers, others),
+        "rows": rows,
         "threshold": numbers.get("threshold"),
         "positive": numbers.get("positive") or run.metrics.get("positive"),
         "confusion": confusion(numbers, class_names(run)),

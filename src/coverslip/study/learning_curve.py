@@ -1,4 +1,4 @@
-"""Would more images help? Accuracy on the same test part against the size of the training part."""
+"""Would more images help? Accuracy on the same images against the number of images that were learned from."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from coverslip.config import load_config, read_toml
+from coverslip.config import load_config, read_toml, with_values
 from coverslip.deciding import predictions_of
 from coverslip.errors import InputError
 from coverslip.evaluation.decision import Decision
@@ -16,54 +16,69 @@ from coverslip.fitting import Fits
 from coverslip.preparing import prepare
 from coverslip.record import RunFolder, csv_text
 from coverslip.runtime import Progress, derived_seed, no_progress, write_file
-from coverslip.structures import IntArray, Task
+from coverslip.structures import IntArray, Predictions, Task
 
 SHARES = (0.125, 0.25, 0.5, 1.0)
 
 
 def measure_learning_curve(folder: Path, *, progress: Progress = no_progress) -> pd.DataFrame:
-    """Fit the run's config on growing shares of its training part, judge each on its test part, write learning_curve.csv.
+    """Fit the run's config on growing shares of its training images, judge each share, write learning_curve.csv.
 
-    The steps of a run that had a budget in minutes shrink with the share, so that each image is seen as often.
+    All shares are judged on the same images: those of the test part, or without one out of fold, those of the first repeat of the
+    folds. The steps of a run that had a budget in minutes shrink with the share, so that each image is seen as often.
 
     Args:
-        folder: a finished run with a test part.
+        folder: a finished run with a test part or with folds.
         progress: told about each fit.
 
     Returns:
-        One row a share: share, images, accuracy, low, high, macro_f1.
+        One row a share: share, images (learned from; the mean over the folds), accuracy, low, high, macro_f1.
 
     Raises:
-        InputError: the run has no test part, or several labels an image.
+        InputError: the run has neither a test part nor folds, or several labels an image.
     """
     config = load_config(read_toml(folder / "config.toml"))
     data = prepare(config, progress)
     if data.table.task is Task.MULTILABEL:
         raise InputError("a learning curve is drawn of accuracy, and these images carry several labels; train on shares of the table")
-    test, train = data.split.rows("test"), data.split.rows("train")
-    if not len(test):
-        raise InputError("a learning curve is judged on the test part, and this run has none; set split.test")
+    if not len(data.split.rows("test")) and data.split.folds is None:
+        raise InputError(
+            "a learning curve is judged on the test part, or on folds, and this run has neither; set split.test or split.folds"
+        )
     rows = []
     for number, share in enumerate(SHARES):
-        learner = Fits(data, RunFolder(folder, resume=False), progress)
+        learner = Fits(data, RunFolder(folder, resume=False), no_progress)
         if learner.config.training.steps:
-            learner.config = load_config(
-                learner.config.model_dump(), {"training": {"steps": max(1, round(learner.config.training.steps * share))}}
-            )
-        chosen = shrink(train, data.table.labels, share, config.training.seed)
-        fitted = learner.fit(chosen, data.split.rows("validation"), f"share-{number}")
-        predictions = predictions_of(data, test, fitted.scores(data.samples, test), Decision(data.table.task, config.decision.threshold))
+            steps = max(1, round(learner.config.training.steps * share))
+            learner.config = with_values(learner.config, training={"steps": steps})
+        images, predictions = judge_share(learner, share)
         numbers = evaluate(predictions, level=config.intervals.level, resamples=config.intervals.resamples)
-        accuracy = numbers["accuracy"]
-        rows.append(
-            {"share": share, "images": len(chosen), "accuracy": accuracy["value"], "low": accuracy["low"], "high": accuracy["high"]}
-            | {"macro_f1": numbers["macro_f1"]["value"]}
-        )  # fmt: skip
+        accuracy = {name: numbers["accuracy"][name] for name in ("value", "low", "high")}
+        rows.append({"share": share, "images": images, **accuracy, "macro_f1": numbers["macro_f1"]["value"]})
         progress("curve", number + 1, len(SHARES), {})
         learner.place.clean()
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame(rows).rename(columns={"value": "accuracy"})
     write_file(folder / "learning_curve.csv", csv_text(frame))
     return frame
+
+
+def judge_share(learner: Fits, share: float) -> tuple[int, Predictions]:
+    """How many images were learned from, and predictions of images that were not: test, or the folds of the first repeat."""
+    data, training = learner.data, learner.config.training
+    if len(data.split.rows("test")) or data.split.folds is None:
+        fits = [(data.split.rows("train"), data.split.rows("validation"), data.split.rows("test"))]
+    else:
+        folds = data.split.folds[0]
+        fits = [learner.fold_rows(folds, number) for number in range(int(folds.max()) + 1)]
+    learned, judged, scores = [], [], []
+    for number, (train, validation, outside) in enumerate(fits):
+        chosen = shrink(train, data.table.labels, share, training.seed)
+        fitted = learner.fit(chosen, validation, f"share-{share}-{number}")
+        learned.append(len(chosen))
+        judged.append(outside)
+        scores.append(fitted.scores(data.samples, outside))
+    decision = Decision(data.table.task, learner.config.decision.threshold)
+    return round(np.mean(learned)), predictions_of(data, np.concatenate(judged), np.concatenate(scores), decision)
 
 
 def shrink(rows: IntArray, labels: IntArray, share: float, seed: int) -> IntArray:

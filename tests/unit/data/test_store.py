@@ -1,3 +1,4 @@
+import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,8 @@ from PIL import Image
 from coverslip.data.decoding import PixelArray
 from coverslip.data.pixels import GREY, WHOLE, Geometry
 from coverslip.data.reading import Facts, Reading
-from coverslip.data.store import PEEK, Pixels, glance, load_pixels, some_images
+from coverslip.data.store import PEEK, Pixels, RowWriter, glance, load_pixels, row_writer, some_images
+from coverslip.errors import ResourceError
 from coverslip.structures import Channel, Table, Task
 
 LIMIT = 10**9
@@ -73,6 +75,38 @@ def test_images_are_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert np.array_equal(first.array, second.array)
     assert first_scan.facts.equals(second_scan.facts)
     assert isinstance(second.array, np.memmap)
+
+
+def test_a_disk_that_fills_up_is_said_and_leaves_no_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = table_of(tmp_path / "d", {f"{number}.png": grey(number) for number in range(5)})
+    written: list[int] = []
+    write = RowWriter.write
+
+    def full_after_two(self: RowWriter, row: int, pixels: PixelArray) -> None:
+        if len(written) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(row)
+        write(self, row, pixels)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RowWriter, "write", full_after_two)
+        with pytest.raises(ResourceError, match=r"disk is full.*COVERSLIP_CACHE"):
+            load_pixels(table, READING, GEOMETRY, LIMIT)
+    assert len(written) == 2
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert load_pixels(table, READING, GEOMETRY, LIMIT)[0].array.shape == (5, 16, 16, 1)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_rows_are_written_in_any_order_and_the_others_are_zero(tmp_path: Path, dtype: type) -> None:
+    rows = np.random.default_rng(0).integers(0, 200, (4, 3, 5, 2)).astype(dtype)
+    with row_writer(tmp_path / "a.npy", np.dtype(dtype), (5, 3, 5, 2)) as writer:
+        for row in (3, 0, 2):
+            writer.write(row, rows[row].transpose(1, 0, 2).copy().transpose(1, 0, 2))
+    found = np.load(tmp_path / "a.npy", mmap_mode="r", allow_pickle=False)
+    assert found.dtype == dtype
+    assert np.array_equal(found[[0, 2, 3]], rows[[0, 2, 3]])
+    assert not found[[1, 4]].any()
 
 
 def test_renamed_files_are_not_decoded_again_and_carry_their_new_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from coverslip.errors import RunFolderError
+from coverslip.errors import MissingInputError, RunFolderError
 from coverslip.report import write_report
 from coverslip.report.files import read_run
 from coverslip.report.page import headline
@@ -181,9 +181,9 @@ def test_run_that_was_interrupted(gel: Path, tmp_path: Path) -> None:
 
 
 def test_folder_that_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(RunFolderError, match="not a run folder: there is no such folder"):
+    with pytest.raises(MissingInputError, match="not a run folder: there is no such folder"):
         write_report(tmp_path / "nowhere")
-    with pytest.raises(RunFolderError, match=r"it holds none of metrics\.json"):
+    with pytest.raises(MissingInputError, match=r"it holds none of metrics\.json"):
         write_report(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -306,3 +306,16 @@ def test_folds_only_run_counts_its_confusion(gel: Path, tmp_path: Path) -> None:
 def test_report_needs_no_torch() -> None:
     code = "import sys, coverslip.report.page; sys.exit(any(name in sys.modules for name in ('torch', 'matplotlib.pyplot', 'seaborn')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("method", "bars"), [("exact", True), ("bootstrap over rows, one group only", False)])
+def test_long_words_on_an_interval_take_the_room_of_the_bars(gel: Path, tmp_path: Path, method: str, bars: bool) -> None:
+    shutil.copytree(gel, tmp_path / "run")
+    metrics = {"task": "binary", "classes": ["a", "b"]}
+    for part in ("test", "validation"):
+        metrics[part] = {"n": 20, "accuracy": {"value": 0.8, "low": 0.6, "high": 0.9, "method": method}}
+    (tmp_path / "run" / "metrics.json").write_text(json.dumps(metrics))
+    page = write_report(tmp_path / "run").read_text(encoding="utf-8")
+    assert method in page
+    assert ('<table class="full calm">' in page) is bars
+    assert ("Bars run from 0 to 1." in page) is bars

@@ -38,6 +38,12 @@ def test_areas_under_the_drawn_curves(ties: int) -> None:
     assert recall[-1] == 1
 
 
+def test_an_interval_that_begins_below_zero_is_no_row_of_dashes() -> None:
+    assert Shown(0.5, 0.25, 0.75).interval == "0.250\u20130.750"
+    assert Shown(-0.4, -1.0, -0.2).interval == "\u22121.000 to \u22120.200"
+    assert Shown(0.1, None, None).interval == ""
+
+
 def test_curves_of_one_outcome_are_not_drawn() -> None:
     scores = np.array([0.1, 0.9])
     assert roc_points(np.array([True, True]), scores) is None
