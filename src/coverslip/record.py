@@ -27,7 +27,7 @@ from coverslip.evaluation.label_errors import suspected_label_errors
 from coverslip.models.hardware import hardware_name
 from coverslip.models.summary import Summary
 from coverslip.network import Network
-from coverslip.runtime import explained, git_state, hash_text, machine_facts, package_versions, write_file, write_json
+from coverslip.runtime import explained, git_state, hash_file, hash_text, machine_facts, package_versions, write_file, write_json
 from coverslip.structures import FloatArray, IntArray, Predictions, RunResult, Split, Table, Task, number_text
 
 HISTORY = (
@@ -223,9 +223,15 @@ class RunFolder:
             "git": git_state(Path.cwd()),
             "seeds": {"split": config.split.seed, "training": config.training.seed},
             "weights": {"source": spec.source, "sha256": spec.sha256},
+            "data": self._data_hashes(),
             "config_sha256": hash_text(dump_toml(config)),
         }
         write_json(self.path / "environment.json", environment | facts)
+
+    def _data_hashes(self) -> dict[str, str]:
+        """Hashes of what was learned from: of the files and how they are read, as the bundle knows it, and of the split."""
+        model = json.loads((self.path / "bundle" / "model.json").read_text(encoding="utf-8"))
+        return {"pixels_sha256": model["provenance"]["pixels_sha256"], "split_sha256": hash_file(self.path / "split.csv")}
 
     def write_judgement(
         self, predictions: Predictions, metrics: dict[str, Any], model: Bundle, watch: Stopwatch, *, bad: dict[str, str], **facts: Any

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import tomllib
 from pathlib import Path
@@ -54,6 +55,10 @@ def test_the_same_config_gives_the_same_numbers(cli: Cli, gel_run: Path, tmp_pat
     assert done.status == 0, done.err
     assert (tmp_path / "again" / "metrics.json").read_bytes() == (gel_run / "metrics.json").read_bytes()
     assert (tmp_path / "again" / "predictions.csv").read_bytes() == (gel_run / "predictions.csv").read_bytes()
+    first, second = (json.loads((folder / "environment.json").read_text())["data"] for folder in (gel_run, tmp_path / "again"))
+    assert first == second
+    assert first["split_sha256"] == hashlib.sha256((gel_run / "split.csv").read_bytes()).hexdigest()
+    assert len(first["pixels_sha256"]) == 64
 
 
 def test_folds_score_every_image(cli: Cli, gels: Path, tmp_path: Path) -> None:

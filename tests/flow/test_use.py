@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import timm
+from safetensors.torch import save_file
 
 import coverslip
 
-from .conftest import Cli
+from .conftest import TINY, Cli
 
 
 def test_predict_gives_what_the_run_wrote(cli: Cli, gel_run: Path, gels: Path, tmp_path: Path) -> None:
@@ -137,6 +139,56 @@ def test_the_audit_names_files_that_are_not_read_and_says_what_the_fit_discards(
     )
     assert found["fit"]["discarded"]["mean"] > 0.3
     assert f"pixels.fit = crop at 64x128: discards {found['fit']['discarded']['mean']:.0%} of an image on average" in said.out
+
+
+def test_the_demo_ends_with_a_report_without_weights_or_network(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COVERSLIP_WEIGHTS", raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    done = cli("demo", "--images", "24", "--seed", "5", "--out", tmp_path / "tour")
+    assert done.status == 0, done.err
+    assert "simulations, not data" in done.err
+    assert "test part" in done.out
+    run = tmp_path / "tour" / "runs" / "gels"
+    assert f"report: {run / 'report.html'}" in done.out
+    assert len(pd.read_csv(run / "split.csv")) == 24
+    again = cli("demo", "--images", "24", "--out", tmp_path / "tour")
+    assert again.status == 2
+    assert "is not empty" in again.err
+
+
+def test_weights_are_listed_checked_and_fetched(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COVERSLIP_WEIGHTS", str(tmp_path / "mine"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    cached = tmp_path / "torch" / "hub" / "checkpoints" / "mobilenetv3_small_050.safetensors"
+    cached.parent.mkdir(parents=True)
+    save_file(timm.create_model("mobilenetv3_small_050").state_dict(), cached, {"format": "pt"})  # as its authors publish it
+    fetched = cli("weights", "fetch", "mobilenetv3_small_050")
+    assert fetched.status == 0, fetched.err
+    assert Path(fetched.out.strip()) == tmp_path / "mine" / cached.name
+    assert "mobilenetv3_small_050" in cli("weights", "list").out
+    assert cli("weights", "check").status == 0
+    (tmp_path / "mine" / cached.name).write_bytes(cached.read_bytes()[:-100])
+    damaged = cli("weights", "check")
+    assert damaged.status == 1
+    assert "cannot" in damaged.out
+
+
+def test_the_cache_is_listed_and_cleared(cli: Cli, gels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COVERSLIP_CACHE", str(tmp_path / "cache"))
+    assert cli("train", gels, "--recipe", "quick", *TINY, "-s", "training.epochs=1", "--out", tmp_path / "run").status == 0
+    assert "1 entry" in cli("cache", "list").out
+    assert "MB freed" in cli("cache", "clear").out
+    assert "0 entries, 0.0 MB" in cli("cache", "list").out
+
+
+@pytest.mark.parametrize(("kind", "files"), [("charts", 12), ("gels", 12), ("cells", 48)])
+def test_simulated_images_of_each_kind(cli: Cli, tmp_path: Path, kind: str, files: int) -> None:
+    done = cli("simulate", kind, tmp_path / kind, "--images", "12")
+    assert done.status == 0, done.err
+    assert "these images are simulations, not data" in done.err
+    assert sum(path.suffix in (".png", ".jpg") for path in (tmp_path / kind).rglob("*")) == files
+    assert cli("simulate", kind, tmp_path / kind, "--images", "12").status == 2
 
 
 def test_simulate_config_cache_weights(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,6 +69,7 @@ def train(
 
 def demo(
     out_folder: Annotated[Path | None, typer.Option("--out", help="Where images and run go; a temporary folder when not given.")] = None,
+    images: Annotated[int, typer.Option(help="Number of simulated images.", min=20)] = 240,
     seed: Annotated[int, typer.Option(help="Seed of the simulation.")] = 0,
 ) -> None:
     """The tour in about a minute, without a network: simulate gel photographs, audit, train, report."""
@@ -79,8 +80,8 @@ def demo(
     folder = out_folder or Path(tempfile.mkdtemp(prefix="coverslip-demo-"))
     with progress_bar() as progress:
         err.print("simulating gel photographs and other pictures (they are simulations, not data) ...")
-        images = simulate("gels", folder / "gels", images=240, seed=seed, progress=progress)
-        start = begin(str(images), recipe="quick", settings=[], out=folder / "runs" / images.name, resume=False)
+        gels = simulate("gels", folder / "gels", images=images, seed=seed, progress=progress)
+        start = begin(str(gels), recipe="quick", settings=[], out=folder / "runs" / gels.name, resume=False)
         result = run(start.config, start.folder, recipe=start.recipe, why="the demo's recipe", command="coverslip demo", progress=progress)
         _finish(result)
 
