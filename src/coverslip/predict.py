@@ -225,12 +225,18 @@ def submission(frame: pd.DataFrame, model: Model) -> pd.DataFrame:
     Args:
         frame: what `Model.predict` gave.
         model: the model that gave it.
+
+    Raises:
+        InputError: a class of the model, such as a merged one, has no number in the list.
     """
     stated = model.bundle.provenance.get("data", {}).get("classes") or list(model.classes)
     number = {name: str(place) for place, name in enumerate(stated)}
+    without = [name for name in model.classes if name not in number]
+    if without:
+        raise InputError(f"{', '.join(without)}: no such class among the {len(stated)} of data.classes, so it has no number to submit")
     several = model.bundle.task is Task.MULTILABEL
     said = [filter(None, text.split("|")) if several else filter(None, [text]) for text in frame["predicted"]]
-    return pd.DataFrame({"Id": frame["image"], "Predicted": [" ".join(number.get(name, name) for name in names) for names in said]})
+    return pd.DataFrame({"Id": frame["image"], "Predicted": [" ".join(number[name] for name in names) for names in said]})
 
 
 def write_table(frame: pd.DataFrame, out: Path) -> Path:

@@ -129,6 +129,17 @@ def test_a_submission_holds_class_numbers(cli: Cli, run_folder: Path, shapes: Pa
         assert [SHAPES[int(number)] for number in numbers.split()] == [name for name in names.split("|") if name]
 
 
+def test_a_merged_class_has_no_number_to_submit(cli: Cli, shapes: Path, tmp_path: Path) -> None:
+    merged = ("-s", 'data.classes=["bar","dot","rim"]', "-s", 'data.merge.inside=["bar","dot"]', "-s", "training.epochs=1")
+    assert cli("train", shapes, "--recipe", "quick", *TINY, *SEVERAL, *merged, "--out", tmp_path / "run").status == 0
+    done = cli("predict", tmp_path / "run", shapes, "--format", "submission", "--out", tmp_path / "submission.csv")
+    assert done.status == 2
+    assert "inside: no such class among the 3 of data.classes" in done.err
+    assert not (tmp_path / "submission.csv").exists()
+    assert cli("predict", tmp_path / "run", shapes, "--out", tmp_path / "table.csv").status == 0
+    assert "p_inside" in pd.read_csv(tmp_path / "table.csv")
+
+
 def test_evaluate_reads_the_table_as_training_did(cli: Cli, run_folder: Path, shapes: Path, tmp_path: Path) -> None:
     done = cli("evaluate", run_folder, shapes, "--out", tmp_path / "judged")
     assert done.status == 0, done.err
