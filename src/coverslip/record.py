@@ -282,7 +282,7 @@ def _as_columns(predictions: Predictions) -> IntArray:
     """Decisions as int64 (n, classes) of 0 and 1."""
     if predictions.predicted.ndim == 2:
         return predictions.predicted
-    return (predictions.predicted[:, None] == np.arange(len(predictions.classes))).astype(np.int64)
+    return np.asarray(predictions.predicted[:, None] == np.arange(len(predictions.classes)), dtype=np.int64)
 
 
 def model_card(bundle: Bundle, metrics: dict[str, Any]) -> str:
