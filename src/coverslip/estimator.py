@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,6 +16,7 @@ from coverslip.data.decoding import ImageReadError, PixelArray
 from coverslip.data.reading import Reading
 from coverslip.errors import BadImagesError, InputError
 from coverslip.fitting import fit_arrays
+from coverslip.network import SCORE_BATCH
 from coverslip.structures import FloatArray
 
 
@@ -70,10 +71,14 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             y: n labels; or (n, classes) of 0 and 1 where an image may carry several.
 
         Raises:
-            InputError: different lengths, or fewer than two classes.
+            InputError: no images, different lengths, or fewer than two classes.
             BadImagesError: an image cannot be read.
         """
+        if isinstance(X, (str, Path)):
+            raise InputError(f"X is one path, {str(X)!r}; expected a list of paths, or of arrays")
         labels = np.asarray(y)
+        if not len(X):
+            raise InputError("X holds no images; expected one label and one image of each of two or more classes")
         if len(X) != len(labels):
             raise InputError(f"X holds {len(X)} images and y {len(labels)} labels; expected one label an image")
         if labels.ndim == 2:
@@ -83,7 +88,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         else:
             self.classes_, targets = np.unique(labels, return_inverse=True)
         if len(self.classes_) < 2:
-            raise InputError(f"y holds one class only ({self.classes_[0]!r}); expected two or more")
+            raise InputError(f"y holds one class only ({self.classes_[0]}); expected two or more")
         self.n_features_in_ = 1
         self.network_ = fit_arrays(self._config(), decode(X, self._reading()), targets.astype(np.int64), len(self.classes_))
         return self
@@ -91,8 +96,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def predict_proba(self, X: Any) -> FloatArray:  # noqa: N803
         """Probabilities, float64 (n, classes), columns in the order of `classes_`."""
         check_is_fitted(self)
-        geometry = self.network_.geometry
-        return self.network_.scores(np.stack([geometry.apply(image)]) for image in decode(X, self._reading()))
+        images = decode(X, self._reading(), self.network_.geometry.apply)
+        return self.network_.scores(np.stack(images[start : start + SCORE_BATCH]) for start in range(0, len(images), SCORE_BATCH))
 
     def predict(self, X: Any) -> npt.NDArray[Any]:  # noqa: N803
         """The label of each image, (n,); int64 (n, classes) of 0 and 1, from 0.5 on, where it may carry several."""
@@ -117,8 +122,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return config
 
 
-def decode(images: Sequence[Any], reading: Reading) -> list[PixelArray]:
-    """Paths and arrays as decoded images (h, w, c).
+def decode(images: Sequence[Any], reading: Reading, use: Callable[[PixelArray], PixelArray] = lambda image: image) -> list[PixelArray]:
+    """Paths and arrays as decoded images (h, w, c), or what is made of each at once.
 
     Raises:
         BadImagesError: with all images that cannot be used.
@@ -126,7 +131,7 @@ def decode(images: Sequence[Any], reading: Reading) -> list[PixelArray]:
     decoded, problems = [], {}
     for number, image in enumerate(images):
         try:
-            decoded.append(reading.of_array(image) if isinstance(image, np.ndarray) else reading.read((Path(image),))[0])
+            decoded.append(use(reading.of_array(image) if isinstance(image, np.ndarray) else reading.read((Path(image),))[0]))
         except (ImageReadError, OSError) as error:
             problems[str(number) if isinstance(image, np.ndarray) else str(image)] = str(error)
     if problems:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from PIL import Image
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
-from sklearn.model_selection import cross_val_score
+from sklearn.model_selection import GridSearchCV, cross_val_score
 
 from coverslip import ImageClassifier
 from coverslip.errors import BadImagesError, InputError
@@ -51,6 +52,18 @@ def test_paths_give_what_their_arrays_give(images: tuple[np.ndarray, np.ndarray]
     assert np.array_equal(from_paths, from_arrays)
 
 
+def test_read_only_arrays_a_grid_and_a_fitted_copy(images: tuple[np.ndarray, np.ndarray]) -> None:
+    pictures, labels = images
+    frozen = [np.frombuffer(picture.tobytes(), dtype=np.uint8).reshape(picture.shape) for picture in pictures[:70]]
+    grid = GridSearchCV(ImageClassifier(**SMALL), {"epochs": [1, 2]}, cv=2).fit(frozen, labels[:70])
+    assert grid.best_params_["epochs"] in (1, 2)
+    scores = grid.best_estimator_.predict_proba(frozen)
+    assert scores.shape == (70, 2)
+    copied = pickle.loads(pickle.dumps(grid.best_estimator_))
+    assert np.array_equal(copied.predict_proba(frozen), scores)
+    assert len(copied.predict([])) == 0
+
+
 def test_arrays_of_named_channels_are_learned_from(images: tuple[np.ndarray, np.ndarray]) -> None:
     """The fourth channel alone tells the classes apart."""
     pictures, labels = images
@@ -79,7 +92,11 @@ def test_bad_input_is_said(images: tuple[np.ndarray, np.ndarray], tmp_path: Path
     pictures, labels = images
     with pytest.raises(InputError, match="80 images and y 79 labels"):
         ImageClassifier(**SMALL).fit(pictures, labels[1:])
-    with pytest.raises(InputError, match="one class only"):
+    with pytest.raises(InputError, match=r"X is one path, 'a\.png'; expected a list"):
+        ImageClassifier(**SMALL).fit("a.png", ["disc"])
+    with pytest.raises(InputError, match="X holds no images"):
+        ImageClassifier(**SMALL).fit([], [])
+    with pytest.raises(InputError, match=r"one class only \(disc\)"):
         ImageClassifier(**SMALL).fit(pictures[:4], ["disc"] * 4)
     (tmp_path / "letter.png").write_text("no image")
     with pytest.raises(BadImagesError, match=r"letter\.png"):

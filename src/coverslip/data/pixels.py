@@ -90,7 +90,7 @@ class Geometry:
         """
         if (image.dtype.kind == "f") != (self.bits == 32):
             raise ImageReadError(f"{image.dtype} pixels, where most images have {self.dtype} pixels; save all images alike")
-        values = torch.from_numpy(np.ascontiguousarray(self._inside(image))).to(torch.float32)
+        values = torch.from_numpy(np.require(self._inside(image), requirements=("C", "W"))).to(torch.float32)
         scale = 1 if self.bits == 32 else self.full / np.iinfo(image.dtype).max
         if scale != 1:
             values = values * scale

@@ -97,6 +97,13 @@ def test_a_disk_that_fills_up_is_said_and_leaves_no_entry(tmp_path: Path, monkey
     assert load_pixels(table, READING, GEOMETRY, LIMIT)[0].array.shape == (5, 16, 16, 1)
 
 
+@pytest.mark.parametrize("suffix", ["bmp", "webp", "png", "jpg", "tif"])
+def test_every_format_is_stored_without_a_warning(tmp_path: Path, suffix: str) -> None:
+    pixels, scan = load_pixels(table_of(tmp_path / "d", {f"a.{suffix}": grey(1), f"b.{suffix}": grey(2)}), READING, GEOMETRY, LIMIT)
+    assert scan.facts["error"].tolist() == ["", ""]
+    assert len(pixels.array) == 2
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_rows_are_written_in_any_order_and_the_others_are_zero(tmp_path: Path, dtype: type) -> None:
     rows = np.random.default_rng(0).integers(0, 200, (4, 3, 5, 2)).astype(dtype)
