@@ -53,6 +53,7 @@ class Network:
     several: bool = False
     settled: bool = False
     _folded: nn.Module | None = field(default=None, repr=False)
+    _folded_backbone: nn.Module | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.classifier.to(device=self.device)
@@ -63,6 +64,14 @@ class Network:
             return self.classifier
         self._folded = self._folded or fold_batch_norms(self.classifier, self._empty())
         return self._folded
+
+    def _extractor(self) -> nn.Module:
+        """The backbone for features, folded; the copy is kept for as long as the backbone is frozen."""
+        backbone = self.classifier.backbone
+        if any(parameter.requires_grad for parameter in backbone.parameters()):
+            return fold_batch_norms(backbone, self._empty())
+        self._folded_backbone = self._folded_backbone or fold_batch_norms(backbone, self._empty())
+        return self._folded_backbone
 
     def _empty(self) -> Tensor:
         """A batch of one empty image."""
@@ -102,7 +111,7 @@ class Network:
     @torch.inference_mode()
     def features(self, batches: Iterable[Tensor]) -> Iterator[npt.NDArray[np.float32]]:
         """Pooled features, float32 (n, features), of each normalised batch."""
-        backbone = fold_batch_norms(self.classifier.backbone, self._empty())
+        backbone = self._extractor()
         for batch in batches:
             with autocast(self.device, self.precision):
                 features = backbone(batch)

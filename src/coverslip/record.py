@@ -7,7 +7,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,6 +61,71 @@ class Stopwatch:
         return time.perf_counter() - self.began
 
 
+@contextmanager
+def claimed(path: Path, what: str, signs: Sequence[str], *, resume: bool) -> Iterator[None]:
+    """Take a folder for this process alone, and keep a log of what happens in it in `<what>.log`.
+
+    A folder that stays empty but for the log is removed.
+
+    Args:
+        path: the folder; made when it does not exist.
+        what: what it is to hold, `run` or `study`.
+        signs: names of files by which one is known to be there already.
+        resume: whether one may be there.
+
+    Raises:
+        RunFolderError: another process works there, or it holds one and `resume` was not asked for.
+        ResourceError: the folder cannot be written.
+    """
+    with explained(path):
+        path.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(path / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise RunFolderError(f"another {what} is at work in {path}; wait for it, or choose another --out") from None
+    handler: logging.Handler | None = None
+    log = f"{what}.log"
+    try:
+        if not resume and any((path / name).exists() for name in signs):
+            raise RunFolderError(f"{path} holds a {what} already; choose another --out, go on with --resume, or remove the folder")
+        with explained(path):
+            handler = logging.FileHandler(path / log, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        _LOG.addHandler(handler)
+        _LOG.setLevel(logging.INFO)
+        yield
+    except BaseException as error:
+        _LOG.info("stopped: %s: %s", type(error).__name__, error)
+        raise
+    finally:
+        if handler is not None:
+            _LOG.removeHandler(handler)
+            handler.close()
+        lock.release()
+        (path / ".lock").unlink(missing_ok=True)
+        if {file.name for file in path.iterdir()} <= {log}:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+KeepBundle = Callable[[dict[str, Any]], bool]
+"""Whether a run with these metrics keeps its trained model."""
+
+
+def always(metrics: dict[str, Any]) -> bool:
+    """Every run keeps its trained model."""
+    return True
+
+
+def finished_metrics(folder: Path, keep_bundle: KeepBundle = always) -> dict[str, Any] | None:
+    """The content of metrics.json of a run that is finished, its bundle there where it is to be kept; None otherwise."""
+    file = folder / "metrics.json"
+    if not file.is_file():
+        return None
+    metrics: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return metrics if (folder / "bundle").is_dir() or not keep_bundle(metrics) else None
+
+
 @dataclass
 class RunFolder:
     """A run folder that this process alone writes to."""
@@ -77,36 +142,10 @@ class RunFolder:
             RunFolderError: another run works there, or it holds a run and `resume` was not asked for.
             ResourceError: the folder cannot be written.
         """
-        with explained(path):
-            path.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(path / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise RunFolderError(f"another run is at work in {path}; wait for it, or choose another --out") from None
-        handler: logging.Handler | None = None
-        try:
-            if not resume and any((path / name).exists() for name in ("config.toml", "metrics.json", "checkpoints")):
-                raise RunFolderError(f"{path} holds a run already; choose another --out, go on with --resume, or remove the folder")
-            with explained(path):
-                handler = logging.FileHandler(path / "run.log", encoding="utf-8")
-            handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-            _LOG.addHandler(handler)
-            _LOG.setLevel(logging.INFO)
+        with claimed(path, "run", ("config.toml", "metrics.json", "checkpoints"), resume=resume):
             yield RunFolder(path, resume)
-        except BaseException as error:
-            _LOG.info("stopped: %s: %s", type(error).__name__, error)
-            raise
-        finally:
-            if handler is not None:
-                _LOG.removeHandler(handler)
-                handler.close()
-            lock.release()
-            (path / ".lock").unlink(missing_ok=True)
-            if {file.name for file in path.iterdir()} <= {"run.log"}:
-                shutil.rmtree(path, ignore_errors=True)
 
-    def earlier(self, config: RunConfig) -> tuple[RunConfig, RunResult | None]:
+    def earlier(self, config: RunConfig, keep_bundle: KeepBundle = always) -> tuple[RunConfig, RunResult | None]:
         """The config that this folder's run was started with, and its result when it is finished."""
         stored = self.path / "config.toml"
         if not self.resume or not stored.is_file():
@@ -115,8 +154,8 @@ class RunFolder:
         given = str(Path(config.data.path or ".").absolute())
         if started.data.path != given:
             raise RunFolderError(f"{self.path} holds a run on {started.data.path}, not on {given}; choose another --out")
-        if (self.path / "metrics.json").is_file() and (self.path / "bundle").is_dir():
-            metrics = json.loads((self.path / "metrics.json").read_text(encoding="utf-8"))
+        metrics = finished_metrics(self.path, keep_bundle)
+        if metrics is not None:
             return started, RunResult(self.path, metrics, 0.0, ("this run was finished before; nothing was done",))
         return started, None
 
@@ -196,8 +235,8 @@ class RunFolder:
         self.write_timing(watch, 0.0, len(predictions))
         write_json(self.path / "metrics.json", metrics)
 
-    def write_timing(self, watch: Stopwatch, training_speed: float, scored: int) -> None:
-        """Write timing.json: seconds by stage, images per second."""
+    def write_timing(self, watch: Stopwatch, training_speed: float, scored: int, **more: Any) -> None:
+        """Write timing.json: seconds by stage, images per second, and what else was measured."""
         judged = watch.stages.get("judge", 0.0)
         timing = {
             "stages": watch.stages,
@@ -205,7 +244,7 @@ class RunFolder:
             "training_images_per_second": training_speed or None,
             "prediction_images_per_second": scored / judged if judged and scored else None,
         }
-        write_json(self.path / "timing.json", timing)
+        write_json(self.path / "timing.json", timing | more)
 
     def clean(self) -> None:
         """Remove the checkpoints of a finished run."""

@@ -60,8 +60,9 @@ def evaluate(
     out.print(f"report: {write_report(result.folder)}", markup=False)
 
 
-def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
-    """Write report.html of a run again, from its files."""
+def report(run: Annotated[Path, typer.Argument(metavar="RUN|STUDY", help="The folder of a run or of a study.")]) -> None:
+    """Write report.html of a run or a study again, from its files."""
     from coverslip.report import write_report
+    from coverslip.report.study import is_study, write_study_report
 
-    out.print(str(write_report(run)), markup=False)
+    out.print(str((write_study_report if is_study(run) else write_report)(run)), markup=False)

@@ -201,7 +201,7 @@ class TrainingConfig(Section):
     steps_per_epoch: Count | None = None
     """Steps that count as an epoch, on images drawn at random; a pass over the training part when not given."""
     views: Annotated[int, Field(ge=0)] = 4
-    """`probe`: augmented copies of each training image whose features are cached beside the original."""
+    """`probe`: augmented copies of each training image whose features are cached beside the original; as many as `epochs`: one an epoch."""
     optimizer: Optimizer = "adamw"
     """`exact` solves a linear head on frozen features (L-BFGS, strength chosen by cross-validation); the others are first-order."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -322,11 +322,6 @@ class RunConfig(Section):
             (
                 training.optimizer == "exact" and model.head != "single",
                 f'training.optimizer = "exact" solves a linear head: it needs model.head = "single", not {model.head!r}',
-            ),
-            (
-                training.regime == "probe" and model.weights == "none",
-                'training.regime = "probe" needs learned weights, but model.weights = "none"; '
-                'say training.regime = "scratch", or name weights',
             ),
             (
                 training.regime == "probe" and augment.mixup > 0,

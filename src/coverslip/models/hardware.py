@@ -9,6 +9,9 @@ import torch
 
 from coverslip.errors import ConfigError
 
+NO_GPU = 'training.device = "gpu", but torch sees no GPU here'
+"""How the error begins where a GPU is asked for and there is none."""
+
 
 def choose_device(wanted: str) -> torch.device:
     """The device for `auto`, `cpu` or `gpu`.
@@ -23,7 +26,7 @@ def choose_device(wanted: str) -> torch.device:
     if torch.backends.mps.is_available():
         return torch.device("mps")
     if wanted == "gpu":
-        raise ConfigError('training.device = "gpu", but torch sees no GPU here; say training.device = "auto" or "cpu"')
+        raise ConfigError(f'{NO_GPU}; say training.device = "auto" or "cpu"')
     return torch.device("cpu")
 
 

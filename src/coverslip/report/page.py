@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
-
-import jinja2
 
 from coverslip.report import results, scores, sections, several
 from coverslip.report.files import RunFiles, read_run, within
 from coverslip.report.methods import fold_counts, interval_level, methods
-from coverslip.report.numbers import Shown, count, label, percent, shorten, shown
+from coverslip.report.numbers import Shown, count, label, percent, shown
 from coverslip.report.pictures import Album
+from coverslip.report.templates import template
 from coverslip.runtime import write_file
 
 CARDS = ("accuracy", "macro_f1", "roc_auc")
@@ -83,22 +80,7 @@ def render(run: RunFiles) -> str:
         "config": run.config_text,
         "left_out": album.left_out,
     }
-    return _template().render(content)
-
-
-@cache
-def _template() -> jinja2.Template:
-    files = resources.files("coverslip.report")
-    texts = {name: files.joinpath(name).read_text(encoding="utf-8") for name in ("template.html", "style.css")}
-    environment = jinja2.Environment(
-        loader=jinja2.DictLoader(texts),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {"count": count, "shorten": shorten}
-    return environment.get_template("template.html")
+    return template("template.html").render(content)
 
 
 def headline(run: RunFiles, part: str | None) -> str:

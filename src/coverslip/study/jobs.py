@@ -9,20 +9,42 @@ from typing import Any
 
 from coverslip.config import RunConfig
 from coverslip.experiment import run
+from coverslip.models.classifier import FrozenBackbones
 from coverslip.preparing import Prepared, preparation_key, prepare
+from coverslip.record import finished_metrics
+from coverslip.study.verdict import Rank, rank
 
 KEPT = 2
-"""Prepared data sets that a process keeps: neighbouring runs of a study share theirs."""
+"""Prepared data sets, and frozen backbones, that a process keeps: neighbouring runs of a study share theirs."""
 _prepared: dict[str, Prepared] = {}
+_frozen: dict[bool, FrozenBackbones] = {}
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run that is to be made: its name in the study, its config, its folder."""
+    """A run that is to be made.
+
+    Attributes:
+        name: in the study.
+        config: the whole config.
+        folder: of the run.
+        bundle: whether the trained model is kept: always, never, or when no run of the study has been better so far.
+        beats: for `best`, the best rank so far; None when there is none.
+        every_row: whether other runs look at other rows of the same images.
+        time_inference: whether the time of inference is measured.
+    """
 
     name: str
     config: RunConfig
     folder: Path
+    bundle: str = "all"
+    beats: Rank | None = None
+    every_row: bool = False
+    time_inference: bool = False
+
+    def keeps_bundle(self, metrics: dict[str, Any]) -> bool:
+        """Whether the run keeps its trained model, given its metrics.json."""
+        return self.bundle == "all" or (self.bundle == "best" and (self.beats is None or rank(metrics) >= self.beats))
 
 
 @dataclass(frozen=True)
@@ -38,10 +60,13 @@ class JobResult:
 def perform(job: Job) -> JobResult:
     """Make the run, or go on with it where it was stopped; a finished one is read, not made again."""
     config = job.config
-    finished = (job.folder / "metrics.json").is_file() and (job.folder / "bundle").is_dir()
     config.check()
-    data = None if finished else shared_data(config)
-    result = run(config, job.folder, recipe=f"study: {job.name}", resume=True, data=data, pictures=False)
+    data = None if finished_metrics(job.folder, job.keeps_bundle) is not None else shared_data(config)
+    frozen = _frozen.setdefault(job.every_row, FrozenBackbones(KEPT, every_row=job.every_row))
+    result = run(
+        config, job.folder, recipe=f"study: {job.name}", resume=True, data=data, frozen=frozen, keep_bundle=job.keeps_bundle,
+        pictures=False, time_inference=job.time_inference,
+    )  # fmt: skip
     return JobResult(job.name, result.metrics, result.seconds, os.getpid())
 
 

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 from coverslip.config import ModelConfig
 from coverslip.errors import BundleError
-from coverslip.models.classifier import Classifier, architecture_json, build_classifier, from_architecture
+from coverslip.models.classifier import Classifier, FrozenBackbones, architecture_json, build_classifier, from_architecture
 
 SMALL = ModelConfig(backbone="small_30k", weights="none")
 
@@ -95,3 +95,15 @@ def test_a_grey_bundle_goes_on_with_three_channels(tmp_path: Path) -> None:
     colour = build(ModelConfig(backbone="small_30k", weights=str(tmp_path / "bundle")), channels=3).eval()
     images = torch.randn(2, 1, 32, 32)
     torch.testing.assert_close(colour(images.expand(-1, 3, -1, -1)), trained(images))
+
+
+def test_a_shared_frozen_backbone_gives_the_classifier_that_is_built_alone() -> None:
+    shelf = FrozenBackbones(1)
+    wanted = {"channels": 1, "size": (32, 32), "seed": 3}
+    first, second = (shelf.classifier(SMALL.model_copy(update={"head": head}), classes=3, **wanted) for head in ("single", [8]))
+    assert first.backbone is second.backbone
+    assert same(first, build_classifier(SMALL, classes=3, **wanted))
+    assert same(second, build_classifier(SMALL.model_copy(update={"head": [8]}), classes=3, **wanted))
+    other = shelf.classifier(SMALL, classes=3, **{**wanted, "seed": 4})
+    assert other.backbone is not first.backbone
+    assert shelf.classifier(SMALL, classes=3, **wanted).backbone is not first.backbone  # one is kept, and that was another
