@@ -13,12 +13,12 @@ import psutil
 import pytest
 
 from contract.engine_work import Marked, MarkedJob, die, halve, perform_marked, survive, whoami
-from coverslip.config import RunConfig, load_config, with_values
-from coverslip.simulate import simulate
+from coverslip.config import RunConfig, with_values
 from coverslip.study.crew import TRIES
 from coverslip.study.engines import Engine, LocalEngine, thread_variables
 from coverslip.study.jobs import Job
 from coverslip.study.process_engine import ProcessEngine
+from unit.study.make_config import tiny_config
 
 ENGINES = ("local", "processes", "ray")
 PATIENCE = 300.0
@@ -54,15 +54,7 @@ def crew(request: pytest.FixtureRequest, engines: dict[str, Engine]) -> Engine:
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    images = simulate("gels", tmp_path_factory.mktemp("data") / "gels", images=24, seed=3)
-    tiny = {
-        "data": {"path": str(images)},
-        "pixels": {"height": 32, "width": 32},
-        "model": {"backbone": "small_30k", "weights": "none"},
-        "training": {"regime": "scratch", "epochs": 1, "batch_size": 8},
-        "intervals": {"resamples": 100},
-    }
-    return load_config(tiny)
+    return tiny_config(tmp_path_factory.mktemp("data"))
 
 
 def kill_when(path: Path, task: Marked) -> threading.Thread:
