@@ -94,6 +94,7 @@ def run(
         if pictures:
             with watch("pictures"):
                 save_pictures(place.path / "pictures", data, fitted.network, predictions)
+        place.write_weights(fitted.network.classifier)
         place.write_environment(
             fitted.network, learner.config, recipe={"name": recipe, "why": why}, command=command, notes=notes, split=split_facts(data.split)
         )

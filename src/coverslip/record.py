@@ -16,6 +16,7 @@ from typing import Any
 import filelock
 import numpy as np
 import pandas as pd
+from torch import nn
 
 from coverslip.bundle import Bundle
 from coverslip.config import RunConfig, dump_toml, load_config, read_toml
@@ -26,6 +27,7 @@ from coverslip.evaluation.frames import predictions_frame
 from coverslip.evaluation.label_errors import suspected_label_errors
 from coverslip.models.hardware import hardware_name
 from coverslip.models.summary import Summary
+from coverslip.models.weight_histograms import weights_json
 from coverslip.network import Network
 from coverslip.runtime import explained, git_state, hash_file, hash_text, machine_facts, package_versions, write_file, write_json
 from coverslip.structures import FloatArray, IntArray, Predictions, RunResult, Split, Table, Task, number_text
@@ -211,6 +213,10 @@ class RunFolder:
         )
         write_json(self.path / "summary.json", summary.to_json())
         write_json(self.path / "metrics.json", metrics)
+
+    def write_weights(self, model: nn.Module) -> None:
+        """Write weights.json: histograms of the weights that learned."""
+        write_json(self.path / "weights.json", weights_json(model))
 
     def write_environment(self, network: Network, config: RunConfig, **facts: Any) -> None:
         """Write environment.json: versions, hardware, seeds, hashes, and how the run was called."""

@@ -1,4 +1,4 @@
-"""The machine and its files: atomic writes, hashes, versions, folders, optional packages. No torch."""
+"""The machine and its files: atomic writes, hashes, versions, folders, memory, optional packages. No torch."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import platformdirs
+import psutil
 
 from coverslip.errors import MissingExtraError, ResourceError, UnreachableError
 
@@ -153,6 +154,42 @@ def environment_variables(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+CONTAINER_MEMORY = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+"""Where Linux says how much memory a container may use, and how much it uses; control groups of version 2 and 1."""
+
+
+def free_memory() -> int:
+    """Bytes that programs can still take without swapping, on this machine or in this container, whichever is less."""
+    found = [int(psutil.virtual_memory().available)]
+    for limit, used in CONTAINER_MEMORY:
+        numbers = [path.read_text(encoding="utf-8").strip() for path in (Path(limit), Path(used)) if path.is_file()]
+        if len(numbers) == 2 and all(number.isdecimal() for number in numbers):
+            found.append(max(0, int(numbers[0]) - int(numbers[1])))
+    return min(found)
+
+
+def used_memory() -> int:
+    """Bytes of this process that are in memory now; files that are mapped into it count as far as they were read."""
+    return int(psutil.Process().memory_info().rss)
+
+
+def peak_memory() -> int:
+    """The most bytes of this process that were in memory at one time."""
+    windows = getattr(psutil.Process().memory_info(), "peak_wset", None)
+    if windows is not None:
+        return int(windows)
+    status = Path("/proc/self/status")  # `getrusage` would count what stood here before this program, too
+    if status.is_file():
+        lines = status.read_text(encoding="utf-8").splitlines()
+        return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), used_memory())
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
 
 
 def require(package: str, extra: str) -> ModuleType:

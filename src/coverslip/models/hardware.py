@@ -53,6 +53,14 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
+def wait_for(device: torch.device) -> None:
+    """Return when a GPU has done what it was told to do; a CPU always has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
 def hardware_name(device: torch.device) -> str:
     """The name of a device for the record: a GPU's model, or cpu."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

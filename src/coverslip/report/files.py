@@ -35,6 +35,7 @@ class RunFiles:
         metrics: `metrics.json`.
         timing: `timing.json`.
         summary: `summary.json`.
+        weights: `weights.json`.
         pictures: `pictures/index.json`.
         split: `split.csv`.
         history: `history.csv`.
@@ -52,6 +53,7 @@ class RunFiles:
     metrics: dict[str, Any]
     timing: dict[str, Any]
     summary: dict[str, Any]
+    weights: dict[str, Any]
     pictures: list[dict[str, Any]]
     split: pd.DataFrame | None
     history: pd.DataFrame | None
@@ -88,6 +90,7 @@ def read_run(folder: Path) -> RunFiles:
         metrics=read_mapping(folder / "metrics.json"),
         timing=read_mapping(folder / "timing.json"),
         summary=read_mapping(folder / "summary.json"),
+        weights=read_mapping(folder / "weights.json"),
         pictures=[entry for entry in index if isinstance(entry, dict)] if isinstance(index, list) else [],
         split=read_table(folder / "split.csv"),
         history=read_table(folder / "history.csv"),

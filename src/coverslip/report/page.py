@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from coverslip.report import results, scores, sections, several
+from coverslip.report import results, scores, sections, several, weights
 from coverslip.report.files import RunFiles, read_run, within
 from coverslip.report.methods import fold_counts, interval_level, methods
 from coverslip.report.numbers import Shown, count, label, percent, shown
@@ -64,6 +64,7 @@ def render(run: RunFiles) -> str:
         "augmented": sections.augmented(run, album),
         "model": sections.model(run),
         "training": sections.training(run),
+        "weights": weights.weights(run),
         "results": found,
         "curves": scores.curves(run, part),
         "composition": several.composition(run),

@@ -35,7 +35,7 @@ def test_every_combination_comes_once_the_last_axis_fastest() -> None:
 
 
 def test_the_built_in_grid_is_complete() -> None:
-    assert grid_names() == ["gel-24"]
+    assert grid_names() == ["gel-24", "weight-decay"]
     runs = plan(load_grid("gel-24"))
     assert len(runs) == 24
     assert {run.config.model.backbone for run in runs} == {"resnet18", "vgg16", "mobilenetv3_large_100"}
