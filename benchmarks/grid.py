@@ -94,8 +94,8 @@ def plain_run(data: Path, split: Path, backbone: str, head: str, optimizer: str,
     torch.manual_seed(0)
     training, test, classes = plain_loaders(data, split)
     network, learned = plain_network(backbone, head, classes)
-    make = torch.optim.Adam if optimizer == "adam" else torch.optim.SGD
-    rule = make(learned.parameters(), lr=RATE, **({} if optimizer == "adam" else {"momentum": 0.9}))
+    weights = learned.parameters()
+    rule = torch.optim.Adam(weights, lr=RATE) if optimizer == "adam" else torch.optim.SGD(weights, lr=RATE, momentum=0.9)
     measure, ready = nn.CrossEntropyLoss(), time.perf_counter() - began
     seconds = []
     for _ in range(epochs):

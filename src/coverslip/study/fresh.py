@@ -35,6 +35,9 @@ class FreshProcesses:
         for task in tasks:
             yield self._do(context, work, task)
 
+    def close(self) -> None:
+        """Nothing to do: every process has ended with its task."""
+
     def _do(self, context: ForkServerContext | SpawnContext, work: Callable[[T], R], task: T) -> Done[T, R]:
         receiver, sender = context.Pipe(duplex=False)
         process = context.Process(target=_answer, args=(work, task, sender), daemon=True)
