@@ -25,6 +25,7 @@ from coverslip.data.inputs import list_samples
 from coverslip.data.sources import load_table
 from coverslip.errors import BadImagesError, InputError
 from coverslip.evaluation.frames import predictions_frame
+from coverslip.models.hardware import keeping_memory
 from coverslip.network import SCORE_BATCH
 from coverslip.runtime import Progress, cpu_count, no_progress, writing
 from coverslip.structures import FloatArray, Predictions, Table, Task
@@ -112,16 +113,17 @@ class Model:
                 batch.clear()
                 rows.clear()
 
-        for row, result in enumerate(self._pixels(inputs)):
-            if isinstance(result, str):
-                problems[row] = result
-            else:
-                rows.append(row)
-                batch.append(result)
-            if len(batch) == SCORE_BATCH:
-                flush()
-                progress("predicting", row + 1, len(inputs), {})
-        flush()
+        with keeping_memory(self.bundle.network.device):
+            for row, result in enumerate(self._pixels(inputs)):
+                if isinstance(result, str):
+                    problems[row] = result
+                else:
+                    rows.append(row)
+                    batch.append(result)
+                if len(batch) == SCORE_BATCH:
+                    flush()
+                    progress("predicting", row + 1, len(inputs), {})
+            flush()
         progress("predicting", len(inputs), len(inputs), {})
         return Scored(scores, problems)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
-from contextlib import AbstractContextManager, nullcontext
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
@@ -51,6 +54,37 @@ def choose_precision(wanted: str, device: torch.device) -> str:
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
     """Forward passes in bfloat16 where `precision` says so."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
+"""Parameters of glibc's `mallopt`."""
+
+
+@contextmanager
+def keeping_memory(device: torch.device) -> Iterator[None]:
+    """On a CPU under Linux: memory that is freed inside the block stays with the process until its end.
+
+    glibc gives large blocks back at once, and the system then hands them out again page by page, zeroed: at 320x416 pixels
+    that takes a fifth of a training step. Where there is no glibc, nothing is changed. Blocks may be nested.
+    """
+    library = ctypes.CDLL(None) if sys.platform == "linux" and device.type == "cpu" else None
+    if library is None or not hasattr(library, "mallopt") or not hasattr(library, "malloc_trim") or _kept:
+        yield
+        return
+    _kept.append(device)
+    library.mallopt(MMAP_MAX, 0)
+    library.mallopt(TRIM_THRESHOLD, -1)
+    try:
+        yield
+    finally:
+        library.mallopt(MMAP_MAX, 65_536)
+        library.mallopt(MMAP_THRESHOLD, 32 * 1024**2)  # what glibc itself comes to in a process that frees large blocks
+        library.mallopt(TRIM_THRESHOLD, 64 * 1024**2)
+        library.malloc_trim(0)
+        _kept.clear()
+
+
+_kept: list[torch.device] = []
 
 
 def wait_for(device: torch.device) -> None:

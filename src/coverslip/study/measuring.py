@@ -12,7 +12,7 @@ import torch
 
 from coverslip.config import RunConfig, with_values
 from coverslip.models.classifier import build_classifier
-from coverslip.models.hardware import choose_device, choose_precision, wait_for
+from coverslip.models.hardware import choose_device, choose_precision, keeping_memory, wait_for
 from coverslip.models.summary import Summary, summarise
 from coverslip.network import Network
 from coverslip.runtime import derived_seed, free_memory, peak_memory, used_memory
@@ -69,7 +69,8 @@ def measure(task: Task) -> dict[str, Any]:
     if lacking:
         return row | {"status": "too large", "error": lacking}
     try:
-        row |= _measured(task, strategy, config, network)
+        with keeping_memory(network.device):
+            row |= _measured(task, strategy, config, network)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise

@@ -13,6 +13,7 @@ from torch import nn
 
 from coverslip.config import RunConfig
 from coverslip.errors import InputError
+from coverslip.models.hardware import keeping_memory
 from coverslip.network import Network, chunks
 from coverslip.runtime import Progress, no_progress
 from coverslip.structures import FloatArray, IntArray
@@ -99,31 +100,34 @@ def fit(
         on_plan: told the number of steps before the first of them.
         progress: told about each step.
     """
-    began = time.perf_counter()
-    weights = loss_weights(samples.targets[rows], samples.classes, config.training.class_weights)
-    probing = config.training.regime == "probe"
-    features = FeatureStore(network, samples.pixels, config.augment, config.training.seed, config.cache.limit, progress, whole=every_row)
-    history: list[HistoryRow] = []
-    if probing:
-        network.classifier.backbone.requires_grad_(False)
-        views = [features.rows(rows, view) for view in probe_views(config)]
-        waited = time.perf_counter() - began
-        history = _fit_head(network.classifier.head, views, samples, rows, weights, config, progress)
-        return Fitted(network, history, None, time.perf_counter() - began, features=features, features_seconds=waited)
-    fresh = checkpoint is None or not checkpoint.exists()
-    if config.training.frozen_first and config.model.weights != "none" and fresh:
-        history = _fit_head(network.classifier.head, [features.rows(rows)], samples, rows, weights, config, progress)
-    learner = Learner(network, samples, rows, validation, config, weights, progress, checkpoint, history)
-    budgeted = minutes is not None and config.training.steps is None
-    trial = learner.try_batches(timed=budgeted)
-    left = 60.0 * minutes - (time.perf_counter() - began) if minutes is not None and budgeted else None
-    plan = make_plan(config, len(rows), len(validation), trial, left)
-    on_plan(plan)
-    loop_began = time.perf_counter()
-    taken = learner.run(plan)
-    seconds = time.perf_counter() - loop_began
-    speed = taken * learner.stream.batch_size / max(seconds, 1e-9)
-    return Fitted(network, learner.history, learner.history[-1]["step"], time.perf_counter() - began, speed, note=learner.note)
+    with keeping_memory(network.device):
+        began = time.perf_counter()
+        weights = loss_weights(samples.targets[rows], samples.classes, config.training.class_weights)
+        probing = config.training.regime == "probe"
+        features = FeatureStore(
+            network, samples.pixels, config.augment, config.training.seed, config.cache.limit, progress, whole=every_row
+        )
+        history: list[HistoryRow] = []
+        if probing:
+            network.classifier.backbone.requires_grad_(False)
+            views = [features.rows(rows, view) for view in probe_views(config)]
+            waited = time.perf_counter() - began
+            history = _fit_head(network.classifier.head, views, samples, rows, weights, config, progress)
+            return Fitted(network, history, None, time.perf_counter() - began, features=features, features_seconds=waited)
+        fresh = checkpoint is None or not checkpoint.exists()
+        if config.training.frozen_first and config.model.weights != "none" and fresh:
+            history = _fit_head(network.classifier.head, [features.rows(rows)], samples, rows, weights, config, progress)
+        learner = Learner(network, samples, rows, validation, config, weights, progress, checkpoint, history)
+        budgeted = minutes is not None and config.training.steps is None
+        trial = learner.try_batches(timed=budgeted)
+        left = 60.0 * minutes - (time.perf_counter() - began) if minutes is not None and budgeted else None
+        plan = make_plan(config, len(rows), len(validation), trial, left)
+        on_plan(plan)
+        loop_began = time.perf_counter()
+        taken = learner.run(plan)
+        seconds = time.perf_counter() - loop_began
+        speed = taken * learner.stream.batch_size / max(seconds, 1e-9)
+        return Fitted(network, learner.history, learner.history[-1]["step"], time.perf_counter() - began, speed, note=learner.note)
 
 
 def make_plan(config: RunConfig, rows: int, validation: int, trial: Trial, seconds_left: float | None) -> Plan:
