@@ -2,6 +2,7 @@
 
     CoverslipError
     ├── ConfigError (ValueError)           a key or a value of the config is wrong
+    │   └── DivergedError                  the learning rate is so large that the weights are no longer finite
     ├── InputError (ValueError)            a path, table or folder is not what was asked for
     │   └── MissingInputError (FileNotFoundError)
     ├── BadImagesError (ValueError)        images that cannot be read; carries the whole list
@@ -33,6 +34,10 @@ class ConfigError(CoverslipError, ValueError):
     def __init__(self, problems: str | Sequence[str]) -> None:
         self.problems = [problems] if isinstance(problems, str) else list(problems)
         super().__init__(bullet_list(self.problems, head="the config has {n} problems:"))
+
+
+class DivergedError(ConfigError):
+    """The learning rate is so large that the weights are no longer finite numbers."""
 
 
 class InputError(CoverslipError, ValueError):

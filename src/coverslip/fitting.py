@@ -27,6 +27,7 @@ from coverslip.structures import FloatArray, IntArray
 from coverslip.training.features import FeatureStore
 from coverslip.training.fit import Fitted, fit
 from coverslip.training.loop import Plan, Samples
+from coverslip.training.validation import Looks
 
 RANDOM_PROBE = "a frozen backbone of random weights: a baseline, no model to use"
 
@@ -42,14 +43,18 @@ class FoldScores:
 class Fits:
     """All fits of one run: the folds, then the model that is kept. Steps found for a budget hold for all of them.
 
-    `seconds` is what they took, without the time that went into features.
+    `seconds` is what they took, without the time that went into features. `looks` are those of every fit; fits of class groups,
+    which are parts of a model, have none.
     """
 
-    def __init__(self, data: Prepared, place: RunFolder, progress: Progress, frozen: FrozenBackbones | None = None) -> None:
+    def __init__(
+        self, data: Prepared, place: RunFolder, progress: Progress, frozen: FrozenBackbones | None = None, *, looks: Looks | None = None
+    ) -> None:
         self.data = data
         self.frozen = frozen or FrozenBackbones()
         self.place = place
         self.progress = progress
+        self.looks = looks
         self.config = data.config
         self.history: list[dict[str, Any]] = []
         self.seconds = 0.0
@@ -120,6 +125,7 @@ class Fits:
             self.network(rows, group), samples, rows, validation, self.config,
             minutes=minutes, checkpoint=self.place.checkpoint(name), every_row=self.frozen.every_row or split.folds > 0,
             on_plan=self._note_plan, progress=self.progress,
+            looks=self.looks if len(self.columns) == 1 else None,
         )  # fmt: skip
         self.notes += [f"{name}: {fitted.note}"] if fitted.note else []
         self.seconds += fitted.seconds - fitted.features_seconds
@@ -147,12 +153,13 @@ class Fits:
         scores = np.full((len(split.folds), len(self.data.table), len(self.data.table.classes)), np.nan)
         for repeat, folds in enumerate(split.folds):
             for number in range(int(folds.max()) + 1):
-                scores[repeat, folds == number] = self._fold(folds, repeat, number)
+                scores[repeat, folds == number] = self.fold(folds, repeat, number)
                 done = repeat * self.config.split.folds + number + 1
                 self.progress("folds", done, self.fits - 1, {})
         return FoldScores(scores, self.history)
 
-    def _fold(self, folds: IntArray, repeat: int, number: int) -> FloatArray:
+    def fold(self, folds: IntArray, repeat: int, number: int) -> FloatArray:
+        """Scores of the rows of one fold by a model that learned from the others; kept, so that a resumed run has them."""
         name = f"fold-{repeat}-{number}"
         kept = self.place.load_scores(name)
         if kept is not None:

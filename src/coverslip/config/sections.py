@@ -185,7 +185,7 @@ class ModelConfig(Section):
     head: Literal["single", "multi"] | list[Count] = "single"
     """`single`: one linear layer; `multi`: 512 and 256 ReLU units with dropout 0.25 and 0.5; or the sizes of hidden layers."""
     arguments: dict[str, bool | int | float | str] = {}
-    """Further arguments for the architecture's constructor."""
+    """Further arguments for the architecture's constructor; `small_*` take `width` (planes of the stem) and `depth` (blocks a stage)."""
     pooling: Literal["average", "max", "both"] = "average"
     """How the last feature map becomes a vector."""
     first_layer: Literal["repeat", "mean", "zero"] = "repeat"

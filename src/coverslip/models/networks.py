@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from coverslip.errors import ConfigError, WeightsError, did_you_mean
-from coverslip.models.small import OWN_NETWORKS, OWN_SIZES, OWN_SMALLEST
+from coverslip.models.small import OWN_ARGUMENTS, OWN_NETWORKS, OWN_SIZES, OWN_SMALLEST
 
 Size = tuple[int, int]
 State = dict[str, Tensor]
@@ -80,7 +80,7 @@ def create_network(architecture: str, *, channels: int, size: Size, arguments: M
         architecture: a name of ours or of timm.
         channels: planes of the input.
         size: (height, width) of the input, in pixels; handed to networks whose weights depend on it (as `img_size`).
-        arguments: further arguments of timm's constructor; our own networks take none.
+        arguments: further arguments of timm's constructor, or of our own networks; see `check_arguments`.
 
     Raises:
         ConfigError: an unknown architecture, or arguments or a size that its constructor refuses.
@@ -105,13 +105,33 @@ def create_network(architecture: str, *, channels: int, size: Size, arguments: M
     return network
 
 
+def check_arguments(architecture: str, arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments that one of our own networks does not take; those of timm's networks show when they are built.
+
+    Raises:
+        ConfigError: an unknown argument, with the near name, or one that is no whole number in its range.
+    """
+    if architecture not in OWN_NETWORKS:
+        return
+    known = OWN_ARGUMENTS[architecture]
+    problems = []
+    for name, value in arguments.items():
+        if name not in known:
+            taken = f"{architecture} takes {', '.join(known) or 'no arguments'}"
+            problems.append(f"model.arguments.{name} = {value!r}: {taken}.{did_you_mean(name, known)}")
+        elif isinstance(value, bool) or not isinstance(value, int) or not known[name][0] <= value <= known[name][1]:
+            low, high = known[name]
+            problems.append(f"model.arguments.{name} = {value!r}: {architecture} takes a whole number from {low} to {high}")
+    if problems:
+        raise ConfigError(problems)
+
+
 def _own_network(architecture: str, channels: int, size: Size, arguments: Mapping[str, Any]) -> nn.Module:
-    if arguments:
-        raise ConfigError(f"model.arguments = {dict(arguments)}: {architecture} takes no arguments")
+    check_arguments(architecture, arguments)
     smallest = OWN_SMALLEST[architecture]
     if min(size) < smallest:
         raise ConfigError(f"{architecture} needs {smallest} pixels a side, not {size[0]}x{size[1]} (pixels.height, pixels.width)")
-    return OWN_NETWORKS[architecture](channels, size)
+    return OWN_NETWORKS[architecture](channels, size, **arguments)
 
 
 def adapt_filters(filters: Tensor, channels: int, how: FirstLayer = "repeat") -> Tensor:

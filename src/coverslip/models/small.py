@@ -38,21 +38,22 @@ class ResidualBlock(nn.Module):
 class SmallNetwork(nn.Module):
     """A narrow residual network with batch norm, for any input of 16x16 pixels or more and any number of channels.
 
-    A stem of stride 2, then three stages that each halve the size and end in one residual block, then a 1x1 convolution.
+    A stem of stride 2, then three stages that each halve the size and end in residual blocks, then a 1x1 convolution.
 
     Args:
         channels: planes of the input.
         widths: planes after the stem and after each stage.
         features: planes of the last map, which is 1/16 of the input in height and width.
+        depth: residual blocks of each stage.
     """
 
-    def __init__(self, channels: int, widths: tuple[int, int, int, int], features: int) -> None:
+    def __init__(self, channels: int, widths: tuple[int, int, int, int], features: int, depth: int = 1) -> None:
         super().__init__()
         self.num_features = features
         self.stem = nn.Sequential(*convolution(channels, widths[0], stride=2), nn.ReLU())
         self.stages = nn.Sequential(
             *(
-                nn.Sequential(*convolution(inputs, outputs, stride=2), nn.ReLU(), ResidualBlock(outputs))
+                nn.Sequential(*convolution(inputs, outputs, stride=2), nn.ReLU(), *(ResidualBlock(outputs) for _ in range(depth)))
                 for inputs, outputs in pairwise(widths)
             )
         )
@@ -126,18 +127,29 @@ def start_weights(network: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def _sized(widths: tuple[int, int, int, int], features: int, channels: int, size: tuple[int, int]) -> nn.Module:
+def _sized(
+    widths: tuple[int, int, int, int], features: int, channels: int, size: tuple[int, int], *, width: int | None = None, depth: int = 1
+) -> nn.Module:
+    """A small network, all of whose planes are scaled so that the stem has `width` of them."""
     del size  # any size fits: the last map is pooled
-    return SmallNetwork(channels, widths, features)
+    share = 1.0 if width is None else width / widths[0]
+    stem, first, second, third, last = (round(share * planes) for planes in (*widths, features))
+    return SmallNetwork(channels, (stem, first, second, third), last, depth)
 
 
-OWN_NETWORKS: dict[str, Callable[[int, tuple[int, int]], nn.Module]] = {
+OWN_NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "small_30k": partial(_sized, (16, 16, 16, 24), 64),
     "small_200k": partial(_sized, (16, 32, 48, 64), 128),
     "small_600k": partial(_sized, (24, 48, 80, 128), 192),
     "alexnet_grey": AlexNet,
 }
-"""Constructors by name; each takes the number of channels and the (height, width) of the input."""
+"""Constructors by name; each takes the number of channels and the (height, width) of the input, then its arguments by name."""
+
+SMALL_ARGUMENTS = {"width": (1, 512), "depth": (1, 16)}
+"""Smallest and largest value of each argument of the small networks: planes after the stem, and residual blocks a stage."""
+
+OWN_ARGUMENTS = {"small_30k": SMALL_ARGUMENTS, "small_200k": SMALL_ARGUMENTS, "small_600k": SMALL_ARGUMENTS, "alexnet_grey": {}}
+"""What each takes as `model.arguments`: whole numbers in these ranges."""
 
 OWN_SIZES = {"small_30k": (128, 128), "small_200k": (128, 128), "small_600k": (128, 128), "alexnet_grey": (224, 224)}
 """(height, width) of the input where the config names none, in pixels."""

@@ -12,6 +12,7 @@ from coverslip.experiment import run
 from coverslip.models.classifier import FrozenBackbones
 from coverslip.preparing import Prepared, preparation_key, prepare
 from coverslip.record import finished_metrics
+from coverslip.runtime import Progress, no_progress
 from coverslip.study.verdict import Rank, rank
 
 KEPT = 2
@@ -70,11 +71,11 @@ def perform(job: Job) -> JobResult:
     return JobResult(job.name, result.metrics, result.seconds, os.getpid())
 
 
-def shared_data(config: RunConfig) -> Prepared:
+def shared_data(config: RunConfig, progress: Progress = no_progress) -> Prepared:
     """The prepared data of a config: made once in this process for all configs that agree on what it is made of."""
     key = preparation_key(config)
     if key not in _prepared:
         while len(_prepared) >= KEPT:
             _prepared.pop(next(iter(_prepared)))
-        _prepared[key] = prepare(config)
+        _prepared[key] = prepare(config, progress)
     return _prepared[key]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from coverslip.structures import FloatArray, IntArray
 from coverslip.training.features import Features, FeatureStore
 from coverslip.training.loop import HistoryRow, Learner, Plan, Samples, Trial
 from coverslip.training.probe import learn_head, solve_linear_head, solve_linear_heads
+from coverslip.training.validation import Looks
 
 MEASURED = 256
 """Images that the time of inference is measured on, at most."""
@@ -85,6 +87,7 @@ def fit(
     every_row: bool = False,
     on_plan: Callable[[Plan], None] = lambda plan: None,
     progress: Progress = no_progress,
+    looks: Looks | None = None,
 ) -> Fitted:
     """Fit a network on the training rows in the regime that the config names.
 
@@ -99,6 +102,7 @@ def fit(
         every_row: `probe`: compute the features of all images at once, for other fits ask for other rows.
         on_plan: told the number of steps before the first of them.
         progress: told about each step.
+        looks: how often the validation part is looked at, and who is told; once an epoch when None.
     """
     with keeping_memory(network.device):
         began = time.perf_counter()
@@ -117,11 +121,11 @@ def fit(
         fresh = checkpoint is None or not checkpoint.exists()
         if config.training.frozen_first and config.model.weights != "none" and fresh:
             history = _fit_head(network.classifier.head, [features.rows(rows)], samples, rows, weights, config, progress)
-        learner = Learner(network, samples, rows, validation, config, weights, progress, checkpoint, history)
+        learner = Learner(network, samples, rows, validation, config, weights, progress, checkpoint, history, looks)
         budgeted = minutes is not None and config.training.steps is None
         trial = learner.try_batches(timed=budgeted)
         left = 60.0 * minutes - (time.perf_counter() - began) if minutes is not None and budgeted else None
-        plan = make_plan(config, len(rows), len(validation), trial, left)
+        plan = make_plan(config, len(rows), len(validation), trial, left, looks.number if looks else None)
         on_plan(plan)
         loop_began = time.perf_counter()
         taken = learner.run(plan)
@@ -130,25 +134,30 @@ def fit(
         return Fitted(network, learner.history, learner.history[-1]["step"], time.perf_counter() - began, speed, note=learner.note)
 
 
-def make_plan(config: RunConfig, rows: int, validation: int, trial: Trial, seconds_left: float | None) -> Plan:
+def make_plan(config: RunConfig, rows: int, validation: int, trial: Trial, seconds_left: float | None, looks: int | None = None) -> Plan:
     """Turn epochs, steps or a budget of seconds into a number of steps.
 
     Args:
         config: epochs, steps, steps per epoch, batch size.
         rows: training images.
-        validation: images that are scored once an epoch.
+        validation: images that are scored at each look.
         trial: measured costs, used only with a budget.
         seconds_left: the budget.
+        looks: how often they are scored; once an epoch when None.
     """
     training = config.training
     batch = min(training.batch_size, rows)
     per_epoch = training.steps_per_epoch or max(1, round(rows / batch))
+    scoring = trial.score_seconds * validation
     if training.steps is not None:
-        return Plan(training.steps, per_epoch)
-    if seconds_left is None:
-        return Plan(training.epochs * per_epoch, per_epoch)
-    cost = trial.step_seconds + trial.score_seconds * validation / per_epoch
-    return Plan(max(1, int(SAFETY * seconds_left / max(cost, 1e-9))), per_epoch)
+        steps = training.steps
+    elif seconds_left is None:
+        steps = training.epochs * per_epoch
+    elif looks is None:
+        steps = max(1, int(SAFETY * seconds_left / max(trial.step_seconds + scoring / per_epoch, 1e-9)))
+    else:
+        steps = max(1, int((SAFETY * seconds_left - looks * scoring) / max(trial.step_seconds, 1e-9)))
+    return Plan(steps, per_epoch if looks is None else math.ceil(steps / looks))
 
 
 def loss_weights(targets: IntArray, classes: int, kind: str) -> FloatArray:

@@ -20,7 +20,7 @@ from lightning_fabric import Fabric
 
 from coverslip.config import RunConfig
 from coverslip.data.store import Pixels
-from coverslip.errors import ConfigError, ResourceError
+from coverslip.errors import DivergedError, ResourceError
 from coverslip.models.hardware import wait_for
 from coverslip.network import Network, chunks
 from coverslip.runtime import Progress, derived_seed
@@ -32,7 +32,7 @@ from coverslip.training.losses import build_loss
 from coverslip.training.optimizers import build_optimizer, set_rate
 from coverslip.training.sampling import SampleStream, draw_shares
 from coverslip.training.schedules import Plateau, planned_rate
-from coverslip.training.validation import validation_numbers
+from coverslip.training.validation import Looks, validation_numbers
 
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
@@ -111,6 +111,7 @@ class Learner:
         class_weights: float64 (classes,), loss weights of the classes, or of their positives with several labels an image.
         checkpoint: file for resuming; None keeps none.
         progress: told about every step.
+        looks: who is told about looks at the validation part.
     """
 
     network: Network
@@ -122,6 +123,7 @@ class Learner:
     progress: Progress
     checkpoint: Path | None = None
     history: list[HistoryRow] = field(default_factory=list)
+    looks: Looks | None = None
 
     def __post_init__(self) -> None:
         training = self.config.training
@@ -150,7 +152,7 @@ class Learner:
             Steps that were taken here, without those before a checkpoint.
 
         Raises:
-            ConfigError: the weights are no longer finite, and no earlier ones have learned anything.
+            DivergedError: the weights are no longer finite, and no earlier ones have learned anything.
         """
         training = self.config.training
         classifier = self.network.classifier
@@ -219,6 +221,8 @@ class Learner:
                 return
             if len(self.validation):
                 self._judge(row)
+                if self.looks:
+                    self.looks.told(step, plan.steps, row)
             seen = Kept(step, row.get("validation_score", 0.0))
             competes = step in (0, plan.steps) or self.config.training.schedule not in FALLING or self.config.training.patience
             if competes and (seen.score >= self.best.score or not len(self.validation)):
@@ -243,7 +247,7 @@ class Learner:
         training = self.config.training
         if not len(self.validation) or (self.best.step <= 0 and training.regime == "scratch"):
             rate = f"training.learning_rate = {training.learning_rate}"
-            raise ConfigError(f"{rate}: by step {step} the weights are no longer finite numbers; make it smaller")
+            raise DivergedError(f"{rate}: by step {step} the weights are no longer finite numbers; make it smaller")
 
     @property
     def note(self) -> str:

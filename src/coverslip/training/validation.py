@@ -1,6 +1,10 @@
-"""What a look at the validation part notes. Plain numpy."""
+"""Looks at the validation part: how often, and what they note. Plain numpy."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -9,6 +13,19 @@ from coverslip.evaluation.decisions import apply_temperature, temperature
 from coverslip.evaluation.metrics import accuracy, confusion_matrix, f1, log_loss, macro
 from coverslip.evaluation.multilabel_metrics import counted_scores, decision_losses
 from coverslip.structures import FloatArray, IntArray
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Looks at the validation part, so many in all and evenly spaced, in place of one an epoch.
+
+    Attributes:
+        number: how many.
+        told: after each with the steps done, the steps in all, and the row of the history; ends the fit by an exception.
+    """
+
+    number: int
+    told: Callable[[int, int, dict[str, Any]], None]
 
 
 def validation_numbers(scores: FloatArray, targets: IntArray, classes: int) -> dict[str, float]:

@@ -19,7 +19,7 @@ def test_constructor_arguments_that_do_not_exist() -> None:
     with pytest.raises(ConfigError, match="no_such_argument"):
         create_network("resnet18", channels=3, size=(64, 64), arguments={"no_such_argument": 1})
     with pytest.raises(ConfigError, match="takes no arguments"):
-        create_network("small_30k", channels=3, size=(64, 64), arguments={"width": 1})
+        create_network("alexnet_grey", channels=1, size=(64, 64), arguments={"width": 1})
     with pytest.raises(ConfigError, match="63 pixels a side"):
         create_network("alexnet_grey", channels=1, size=(62, 224), arguments={})
 

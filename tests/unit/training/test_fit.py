@@ -35,8 +35,8 @@ def share_right(network: Any, samples: Any) -> float:
 
 def plan(**training: Any) -> Any:
     rows, validation = training.pop("rows", 100), training.pop("validation", 20)
-    trial, left = training.pop("trial", NO_TRIAL), training.pop("left", None)
-    return make_plan(load_config({"training": training}), rows, validation, trial, left)
+    trial, left, looks = training.pop("trial", NO_TRIAL), training.pop("left", None), training.pop("looks", None)
+    return make_plan(load_config({"training": training}), rows, validation, trial, left, looks)
 
 
 def test_epochs_become_steps() -> None:
@@ -49,6 +49,14 @@ def test_epochs_become_steps() -> None:
 def test_steps_take_the_place_of_epochs_and_minutes() -> None:
     assert plan(epochs=5, steps=7, batch_size=10) == Plan(7, 10)
     assert plan(minutes=3.0, steps=7, batch_size=10, left=180.0) == Plan(7, 10)
+
+
+def test_looks_are_spread_over_the_whole_fit_and_change_nothing_but_the_looks() -> None:
+    assert plan(epochs=5, batch_size=32, rows=320, looks=8) == Plan(50, 7)
+    assert plan(steps=7, looks=8) == Plan(7, 1)
+    assert plan(steps=64, looks=8) == Plan(64, 8)
+    found = plan(trial=Trial(0.1, 0.01), validation=50, left=20.0, looks=4)
+    assert found.steps * 0.1 + 4 * 50 * 0.01 == pytest.approx(20.0 * 0.96, abs=0.1)
 
 
 @given(

@@ -13,11 +13,12 @@ import coverslip.training.loop
 from coverslip.config import RunConfig
 from coverslip.data.decoding import PixelArray
 from coverslip.data.store import Pixels
-from coverslip.errors import ConfigError, ResourceError
+from coverslip.errors import DivergedError, ResourceError
 from coverslip.evaluation.metrics import accuracy, confusion_matrix
 from coverslip.runtime import no_progress
 from coverslip.structures import IntArray
 from coverslip.training.loop import Learner, Plan, is_out_of_memory
+from coverslip.training.validation import Looks
 
 TRAIN, VALIDATION = np.arange(32), np.arange(32, 48)
 NOTHING = np.zeros(0, dtype=np.int64)
@@ -48,6 +49,28 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 
 def numbers(learner: Learner) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key not in SECONDS} for row in learner.history]
+
+
+# Looking ------------------------------------------------------------------------------------------------------------
+
+
+def test_who_looks_is_told_at_each_look_and_may_end_the_fit(learner: Any) -> None:
+    told: list[tuple[int, int]] = []
+
+    def tell(step: int, steps: int, row: dict[str, Any]) -> None:
+        told.append((step, steps))
+        assert 0 <= row["validation_macro_f1"] <= 1
+        assert row["validation_loss"] > 0
+        if step == 6:
+            raise TimeoutError
+
+    found = learner(looks=Looks(4, tell))
+    with pytest.raises(TimeoutError):
+        found.run(Plan(12, 3))
+    assert told == [(0, 12), (3, 12), (6, 12)]
+    silent = learner(looks=Looks(4, tell), validation=NOTHING)
+    silent.run(Plan(6, 3))
+    assert len(told) == 3
 
 
 # Learning -------------------------------------------------------------------------------------------------------------
@@ -164,7 +187,7 @@ def test_weights_that_never_learned_anything_are_no_result(learner: Any, rows: A
             found.network.classifier.head.bias.fill_(torch.nan)
 
     found.progress = break_the_weights
-    with pytest.raises(ConfigError, match=r"training\.learning_rate = 0\.003.*by step 2 .*smaller"):
+    with pytest.raises(DivergedError, match=r"training\.learning_rate = 0\.003.*by step 2 .*smaller"):
         found.run(Plan(4, 2))
 
 
