@@ -1,16 +1,17 @@
 """Everything that coverslip raises on purpose.
 
     CoverslipError
-    ├── ConfigError (ValueError)        a key or a value of the config is wrong
-    ├── InputError (ValueError)         a path, table or folder is not what was asked for
+    ├── ConfigError (ValueError)           a key or a value of the config is wrong
+    ├── InputError (ValueError)            a path, table or folder is not what was asked for
     │   └── MissingInputError (FileNotFoundError)
-    ├── BadImagesError (ValueError)     images that cannot be read; carries the whole list
-    ├── LeakError (ValueError)          duplicates or groups on both sides of a split
-    ├── WeightsError (RuntimeError)     pretrained weights are missing or do not fit
-    ├── BundleError (ValueError)        a bundle is incomplete, changed, or fails its self-test
-    ├── ResourceError (RuntimeError)    memory, disk or time ran out
-    │   └── RunFolderError              a run folder is taken, or is not one
-    └── MissingExtraError (ImportError) an optional package is not installed
+    ├── BadImagesError (ValueError)        images that cannot be read; carries the whole list
+    ├── LeakError (ValueError)             duplicates or groups on both sides of a split
+    ├── WeightsError (RuntimeError)        pretrained weights are missing or do not fit
+    ├── BundleError (ValueError)           a bundle is incomplete, changed, or fails its self-test
+    ├── ResourceError (RuntimeError)       memory, disk or time ran out
+    │   └── RunFolderError                 a run folder is taken, or is not one
+    ├── UnreachableError (ConnectionError) a service does not answer at the address that was given
+    └── MissingExtraError (ImportError)    an optional package is not installed
 
 Each message says what was found, what was expected, and what to do. Every class also inherits from the builtin that a
 caller would catch.
@@ -71,6 +72,10 @@ class ResourceError(CoverslipError, RuntimeError):
 
 class RunFolderError(ResourceError):
     """A run folder is taken by another run, or the folder is not a run."""
+
+
+class UnreachableError(CoverslipError, ConnectionError):
+    """A service does not answer at the address that was given, or answers as another one."""
 
 
 class MissingExtraError(CoverslipError, ImportError):

@@ -10,9 +10,10 @@ import json
 import os
 import platform
 import shutil
+import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 import platformdirs
 
-from coverslip.errors import MissingExtraError, ResourceError
+from coverslip.errors import MissingExtraError, ResourceError, UnreachableError
 
 NAMED_PACKAGES = ("coverslip", "torch", "torchvision", "timm", "lightning-fabric", "numpy", "scipy", "scikit-learn", "pandas", "pillow")
 
@@ -139,6 +140,21 @@ def cpu_count() -> int:
     return os.cpu_count() or 1
 
 
+@contextmanager
+def environment_variables(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables inside the block, for processes that are started there."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
 def require(package: str, extra: str) -> ModuleType:
     """Import an optional package.
 
@@ -149,6 +165,23 @@ def require(package: str, extra: str) -> ModuleType:
         return importlib.import_module(package)
     except ImportError as error:
         raise MissingExtraError(f'this needs the package {package}; install it with  pip install "coverslip[{extra}]"') from error
+
+
+SECONDS_TO_ANSWER = 5.0
+"""How long a service may take to answer before it counts as out of reach."""
+
+
+def open_connection(host: str, port: int, what: str) -> socket.socket:
+    """A TCP connection to a service, whose answers are waited for as long as for the connection itself.
+
+    Raises:
+        UnreachableError: nothing answers within `SECONDS_TO_ANSWER`.
+    """
+    try:
+        return socket.create_connection((host, port), timeout=SECONDS_TO_ANSWER)
+    except OSError as error:
+        reason = str(error) or type(error).__name__
+        raise UnreachableError(f"{what} does not answer at {host}:{port} ({reason}); check the address, and that it is running") from error
 
 
 def package_versions() -> dict[str, str]:

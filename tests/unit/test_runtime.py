@@ -10,6 +10,7 @@ from coverslip.errors import MissingExtraError, ResourceError
 from coverslip.runtime import (
     cache_folder,
     derived_seed,
+    environment_variables,
     git_state,
     hash_file,
     hash_text,
@@ -223,3 +224,12 @@ def test_the_state_of_a_checkout_is_read_from_its_files(tmp_path: Path) -> None:
     assert git_state(inner) == {"reference": "refs/heads/main", "commit": "abc123"}
     (tmp_path / ".git" / "HEAD").write_text("def456\n")
     assert (git_state(inner) or {})["commit"] == "def456"
+
+
+def test_environment_variables_hold_inside_the_block_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COVERSLIP_ONE", "before")
+    monkeypatch.delenv("COVERSLIP_TWO", raising=False)
+    with environment_variables({"COVERSLIP_ONE": "inside", "COVERSLIP_TWO": "inside"}):
+        assert os.environ["COVERSLIP_ONE"] == os.environ["COVERSLIP_TWO"] == "inside"
+    assert os.environ["COVERSLIP_ONE"] == "before"
+    assert "COVERSLIP_TWO" not in os.environ

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from coverslip.cli.console import err, out, progress_bar
+from coverslip.cli.options import Address, EngineName, Mlflow, TensorBoard
 
 if TYPE_CHECKING:
     from coverslip.runtime import Progress
@@ -34,6 +36,10 @@ def compare(
         bool, typer.Option("--dry-run", help="List the runs with an estimate of their time and memory; train nothing.")
     ] = False,
     bundles: Annotated[Literal["best", "all", "none"], typer.Option(help="Which runs keep their trained model.")] = "best",
+    engine: EngineName = "local",
+    address: Address = None,
+    tensorboard: TensorBoard = None,
+    mlflow: Mlflow = None,
 ) -> None:
     """Train every combination of a grid on one split, and say which are truly better."""
     from coverslip.start import data_layer, free_folder
@@ -46,13 +52,19 @@ def compare(
         return
     from coverslip.report.study import write_study_report
     from coverslip.study.compare import compare as run_comparison
+    from coverslip.study.engines import build_engine
+    from coverslip.study.tracking import Tracking
 
     folder = out_folder or free_folder(data, resume=resume, under="studies")
     command = shlex.join(["coverslip", *sys.argv[1:]])
-    with progress_bar() as progress:
+    tracking = Tracking(folder.absolute().name, tensorboard, mlflow)
+    tracking.check()
+    with progress_bar() as progress, contextlib.closing(build_engine(engine, address)) as workers:
         result = run_comparison(
-            comparison, folder, bundles=bundles, resume=resume, command=command, progress=progress, announce=_say
-        )  # fmt: skip
+            comparison, folder, engine=workers, bundles=bundles, resume=resume, command=command, progress=progress, announce=_say
+        )
+    for name in result.table.loc[result.table["status"] == "done", "model_id"]:
+        tracking.add(result.folder / "runs" / name, name)
     _show(result)
     out.print(f"report: {write_study_report(result.folder)}", markup=False)
     if not (result.table["status"] == "done").any():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -27,6 +28,13 @@ def choose_device(wanted: str) -> torch.device:
     if wanted == "gpu":
         raise ConfigError(f'{NO_GPU}; say training.device = "auto" or "cpu"')
     return torch.device("cpu")
+
+
+def visible_gpus() -> list[str]:
+    """The CUDA devices that this process may use, as `CUDA_VISIBLE_DEVICES` names them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = torch.cuda.device_count()
+    return [name.strip() for name in named.split(",")][:count] if named else [str(number) for number in range(count)]
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:

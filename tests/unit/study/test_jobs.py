@@ -7,25 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from coverslip.config import RunConfig, load_config, with_values
+from coverslip.config import RunConfig, with_values
 from coverslip.experiment import run
 from coverslip.preparing import preparation_key
-from coverslip.simulate import simulate
 from coverslip.study.jobs import Job, perform, shared_data
 from coverslip.study.verdict import rank
+from unit.study.make_config import tiny_config
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    images = simulate("gels", tmp_path_factory.mktemp("data") / "gels", images=24, seed=3)
-    tiny = {
-        "data": {"path": str(images)},
-        "pixels": {"height": 32, "width": 32},
-        "model": {"backbone": "small_30k", "weights": "none"},
-        "training": {"regime": "scratch", "epochs": 1, "batch_size": 8},
-        "intervals": {"resamples": 100},
-    }
-    return load_config(tiny)
+    return tiny_config(tmp_path_factory.mktemp("data"))
 
 
 def test_a_job_gives_the_numbers_of_a_run_alone(config: RunConfig, tmp_path: Path) -> None:
