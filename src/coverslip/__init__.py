@@ -21,19 +21,21 @@ if TYPE_CHECKING:
     from coverslip.predict import Model as Model
     from coverslip.predict import load as load
     from coverslip.start import audit_data as audit
+    from coverslip.start import compare as compare
     from coverslip.start import train as train
 
 _PLACES = {
     "ImageClassifier": ("coverslip.estimator", "ImageClassifier"),
     "Model": ("coverslip.predict", "Model"),
     "audit": ("coverslip.start", "audit_data"),
+    "compare": ("coverslip.start", "compare"),
     "evaluate": ("coverslip.judge", "evaluate_bundle"),
     "load": ("coverslip.predict", "load"),
     "run": ("coverslip.experiment", "run"),
     "train": ("coverslip.start", "train"),
 }
 
-__all__ = ["ImageClassifier", "Model", "__version__", "audit", "evaluate", "load", "run", "train"]
+__all__ = ["ImageClassifier", "Model", "__version__", "audit", "compare", "evaluate", "load", "run", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,6 +30,10 @@ from coverslip.structures import Channel, FloatArray, RunResult, Table
 from coverslip.training.choice import CANDIDATES, FEW_IMAGES, Sight, choose_recipe
 from coverslip.training.recipes import load_recipe
 from coverslip.training.symmetry import UNTESTED, Symmetry, invisible, visibility
+
+if TYPE_CHECKING:
+    from coverslip.study.compare import Bundles, ComparisonResult
+    from coverslip.study.engines import Engine
 
 ASK_SIDE = 96
 ASK_IMAGES = 320
@@ -110,6 +114,38 @@ def train(
         start.config, start.folder, recipe=start.recipe, why=start.why, command="coverslip.train(...)", resume=resume, progress=progress
     )
     write_report(result.folder)
+    return result
+
+
+def compare(
+    data: str | Path, *, grid: str | Path, settings: Sequence[str] = (), out: str | Path | None = None, resume: bool = False,
+    bundles: Bundles = "best", engine: Engine | None = None, progress: Progress = no_progress,
+) -> ComparisonResult:  # fmt: skip
+    """Train every combination of a grid and compare them, and write the report: `coverslip compare` from Python.
+
+    Args:
+        data: folder of class folders, table, or TOML file.
+        grid: a grid by name or file.
+        settings: texts `section.key=value`; a list of values makes or replaces an axis.
+        out: study folder.
+        resume: go on with a comparison that was stopped in `out`.
+        bundles: which runs keep their trained model.
+        engine: who does the runs; this process when not given.
+        progress: told about each run.
+
+    Raises:
+        CoverslipError: see `coverslip.errors`; every class there says when.
+    """
+    from coverslip.report.study import write_study_report  # matplotlib: other uses of this file need not wait for it
+    from coverslip.study.compare import begin_comparison
+    from coverslip.study.compare import compare as run_comparison
+
+    comparison = begin_comparison(grid, data_layer(str(data)), settings)
+    folder = Path(out) if out is not None else free_folder(str(data), resume=resume, under="studies")
+    result = run_comparison(
+        comparison, folder, engine=engine, bundles=bundles, resume=resume, command="coverslip.compare(...)", progress=progress
+    )
+    write_study_report(result.folder)
     return result
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -228,3 +231,30 @@ def test_grids_by_name(cli: Cli, gels: Path, tmp_path: Path) -> None:
     done: Any = cli("compare", gels, "--grid", "gel-42", "--out", tmp_path / "study")
     assert done.status == 2
     assert "Did you mean 'gel-24'" in done.err
+
+
+def begin(*arguments: object) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "coverslip", "compare", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+@pytest.mark.slow
+def test_a_study_that_was_killed_at_random_moments_ends_as_an_unbroken_one(gels: Path, grid: Path, tmp_path: Path) -> None:
+    """Frozen runs on shared features, and runs from scratch with folds; each process is killed somewhere in its work."""
+    axes = ("-s", 'training.regime=["probe","scratch"]', "-s", "split.folds=2", "-s", "training.device=cpu")
+    asked = (gels, "--grid", grid, *axes)
+    assert begin(*asked, "--out", tmp_path / "whole").wait(900) == 0
+    study, log, random = tmp_path / "broken", tmp_path / "broken" / "study.log", np.random.default_rng()
+    for _ in range(4):
+        written = log.stat().st_size if log.exists() else 0
+        process = begin(*asked, "--out", study, "--resume")
+        while process.poll() is None and (not log.exists() or log.stat().st_size <= written):
+            time.sleep(0.01)
+        time.sleep(random.uniform(0.0, 1.5))
+        process.kill()
+        process.wait()
+    assert begin(*asked, "--out", study, "--resume").wait(900) == 0
+    pd.testing.assert_frame_equal(without_times(table_of(study)), without_times(table_of(tmp_path / "whole")))
+    for name in ("verdict.json", "folds.csv"):
+        assert (study / name).read_text() == (tmp_path / "whole" / name).read_text()
+    assert sorted(file.name for file in study.iterdir()) == sorted(file.name for file in (tmp_path / "whole").iterdir())

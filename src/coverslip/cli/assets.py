@@ -96,13 +96,18 @@ def clear_cache() -> None:
 def config(
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of the config.")] = False,
     recipe: Annotated[str | None, typer.Option(help="Print a recipe.")] = None,
+    grid: Annotated[str | None, typer.Option(help="Print a grid of `compare`.")] = None,
 ) -> None:
-    """Print the default config, its schema, or a recipe."""
+    """Print the default config, its schema, a recipe, or a grid."""
     from coverslip.config import RunConfig, dump_toml
     from coverslip.config import schema as build_schema
     from coverslip.training.recipes import recipe_names, recipe_text
 
-    if schema:
+    if grid:
+        from coverslip.study.grids import grid_text
+
+        out.print(grid_text(grid), markup=False, end="")
+    elif schema:
         out.print(json.dumps(build_schema(), indent=2), markup=False)
     elif recipe:
         out.print(recipe_text(recipe), markup=False, end="")
