@@ -45,6 +45,7 @@ def judged(policy: str, seed: int, steps: int, place: Path) -> dict[str, object]
     return {
         "first_layer": policy if policy != "none" else "random weights",
         "seed": seed,
+        "images": len(pd.read_csv(place / "train" / "train.csv")),
         "steps": steps,
         "kept_apart": numbers["n"],
         **named,

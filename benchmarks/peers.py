@@ -135,7 +135,7 @@ def by_autogluon(place: Path, minutes: float, size: int) -> list[str]:
         return network
 
     timm.create_model = with_weights
-    sys.modules["autogluon.multimodal.models.timm_image"].create_model = with_weights
+    vars(sys.modules["autogluon.multimodal.models.timm_image"])["create_model"] = with_weights
     files = sorted(path for path in (place / "train").rglob("*") if path.is_file())
     frame = pd.DataFrame({"image": [str(file) for file in files], "label": [file.parent.name for file in files]})
     predictor = MultiModalPredictor(label="label", path=str(place / "autogluon"))

@@ -148,7 +148,7 @@ def main() -> None:
                 rows.append({"what": f"{ROWS} simulated rows in {GROUPS} groups, {name}, {what}", **found})
     columns = ["seconds", "mean_deviation", "max_deviation", "rows_off"]
     frame = pd.DataFrame(rows, columns=["what", *[f"{who}_{column}" for column in columns for who in ("ours", "peer")], "forced_deviation"])
-    frame["forced_deviation"] = [row["ours_forced_deviation"] for row in rows]
+    frame["forced_deviation"] = pd.Series([row["ours_forced_deviation"] for row in rows], dtype=float)
     RESULTS.mkdir(exist_ok=True)
     frame.round(6).to_csv(RESULTS / f"splits-{machine_name()}.csv", index=False)
     print(frame.round(6).to_string(index=False))

@@ -31,7 +31,8 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from coverslip.config import load_config
-from coverslip.data.pixels import Geometry, Normalisation
+from coverslip.data.pixels import RGB, Geometry, Normalisation
+from coverslip.data.reading import Reading
 from coverslip.data.sources import load_table
 from coverslip.data.store import load_pixels
 from coverslip.experiment import run
@@ -99,12 +100,13 @@ def usual_training(parts: Parts, epochs: int) -> tuple[float, float]:
 def usual_scoring(folder: Path, model: torch.nn.Module) -> tuple[float, float]:
     """Images per second of scoring a folder, and accuracy."""
     model.eval()
-    right, began = 0, time.perf_counter()
+    right, seen, began = 0, 0, time.perf_counter()
     loader = usual_loader(folder, shuffle=False)
     with torch.inference_mode():
         for images, labels in loader:
             right += int((model(images).argmax(1) == labels).sum())
-    return len(loader.dataset) / (time.perf_counter() - began), right / len(loader.dataset)
+            seen += len(labels)
+    return seen / (time.perf_counter() - began), right / seen
 
 
 def our_config(parts: Parts, epochs: int):
@@ -139,14 +141,15 @@ def our_features(folder: Path) -> float:
     """Images per second from files to cached features, from an empty cache."""
     config = our_config(Parts(folder, folder), 1)
     table = load_table(config.data, config.split)
-    geometry = Geometry(SIZE, SIZE, "squash", 3, 8)
+    geometry = Geometry(SIZE, SIZE, "squash", RGB, 8)
     rows = np.arange(len(table))
     classifier = build_classifier(config.model, channels=3, classes=len(table.classes), size=(SIZE, SIZE), seed=0)
     device = choose_device("auto")
-    normalisation = Normalisation(geometry.full, False, False, (0.5,) * 3, (0.25,) * 3)
+    full = float(geometry.full)
+    normalisation = Normalisation((0.0,) * 3, (full,) * 3, mean=(0.5,) * 3, deviation=(0.25,) * 3)
     network = Network(classifier, geometry, normalisation, config.augment, "none", device, choose_precision("auto", device))
     began = time.perf_counter()
-    pixels, _ = load_pixels(table, config.data, geometry, config.cache.limit)
+    pixels, _ = load_pixels(table, Reading.of(config.data), geometry, config.cache.limit)
     FeatureStore(network, pixels, config.augment, 0, config.cache.limit).rows(rows)
     return len(table) / (time.perf_counter() - began)
 
@@ -158,7 +161,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1200)
     parser.add_argument("--epochs", type=int, default=3)
     options = parser.parse_args()
-    rows = []
+    rows: list[tuple[str, float, float, float | None, float | None]] = []
     with tempfile.TemporaryDirectory() as holder:
         place = Path(holder)
         parts = draw_parts(options.data, options.images, place / "parts")

@@ -44,6 +44,8 @@ def scores_to_decide_on(data: Prepared, fitted: Fitted, folds: FoldScores | None
 
 def _decide_on_one(data: Prepared, rows: IntArray, scores: FloatArray, folds: bool) -> Decision:
     wanted, task, targets = data.config.decision, data.table.task, data.table.labels[rows]
+    if wanted.calibrate == "platt":
+        raise ConfigError('decision.calibrate = "platt" is for several labels an image; with one label say true, or "temperature"')
     found = temperature(scores, targets) if wanted.calibrate else 1.0
     scores = apply_temperature(scores, found)
     if wanted.sensitivity is None:
@@ -64,7 +66,7 @@ def _decide_on_several(data: Prepared, rows: IntArray, scores: FloatArray, folds
     lines: tuple[tuple[float, float], ...] = ()
     notes = []
     if wanted.calibrate:
-        calibration = calibrate_classes(scores, targets)
+        calibration = calibrate_classes(scores, targets, "temperature" if wanted.calibrate == "temperature" else "platt")
         lines = tuple(zip(calibration.slopes.tolist(), calibration.offsets.tolist(), strict=True))
         scores = calibration.apply(scores)
         notes.append(f"calibration: {calibration.note}")

@@ -1,16 +1,17 @@
 """Everything that coverslip raises on purpose.
 
     CoverslipError
-    ├── ConfigError (ValueError)        a key or a value of the config is wrong
-    ├── InputError (ValueError)         a path, table or folder is not what was asked for
+    ├── ConfigError (ValueError)           a key or a value of the config is wrong
+    ├── InputError (ValueError)            a path, table or folder is not what was asked for
     │   └── MissingInputError (FileNotFoundError)
-    ├── BadImagesError (ValueError)     images that cannot be read; carries the whole list
-    ├── LeakError (ValueError)          duplicates or groups on both sides of a split
-    ├── WeightsError (RuntimeError)     pretrained weights are missing or do not fit
-    ├── BundleError (ValueError)        a bundle is incomplete, changed, or fails its self-test
-    ├── ResourceError (RuntimeError)    memory, disk or time ran out
-    │   └── RunFolderError              a run folder is taken, or damaged
-    └── MissingExtraError (ImportError) an optional package is not installed
+    ├── BadImagesError (ValueError)        images that cannot be read; carries the whole list
+    ├── LeakError (ValueError)             duplicates or groups on both sides of a split
+    ├── WeightsError (RuntimeError)        pretrained weights are missing or do not fit
+    ├── BundleError (ValueError)           a bundle is incomplete, changed, or fails its self-test
+    ├── ResourceError (RuntimeError)       memory, disk or time ran out
+    │   └── RunFolderError                 a run folder is taken, or damaged
+    ├── UnreachableError (ConnectionError) a service does not answer at the address that was given
+    └── MissingExtraError (ImportError)    an optional package is not installed
 
 Each message says what was found, what was expected, and what to do. Every class also inherits from the builtin that a
 caller would catch.
@@ -73,18 +74,25 @@ class RunFolderError(ResourceError):
     """A run folder is taken by another run, or one of its files is damaged."""
 
 
+class UnreachableError(CoverslipError, ConnectionError):
+    """A service does not answer at the address that was given, or answers as another one."""
+
+
 class MissingExtraError(CoverslipError, ImportError):
     """An optional package is needed and not installed."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A sentence that offers the nearest known word, or the empty string.
+    """A sentence that offers the nearest known word, else one that begins alike, or the empty string; case does not count.
 
-    >>> did_you_mean("resnt18", ["resnet18", "vgg16"])
-    " Did you mean 'resnet18'?"
+    >>> did_you_mean("resnt18", ["resnet18", "vgg16"]), did_you_mean("golgi", ["Cytosol", "Golgi apparatus"])
+    (" Did you mean 'resnet18'?", " Did you mean 'Golgi apparatus'?")
     """
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    names = list(known)
+    folded = [name.casefold() for name in names]
+    begun = [name for name in folded if len(word) > 2 and name.startswith(word.casefold())]
+    near = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=0.6) or begun[:1]
+    return f" Did you mean {names[folded.index(near[0])]!r}?" if near else ""
 
 
 def bullet_list(lines: Sequence[str], head: str) -> str:

@@ -13,9 +13,10 @@ from coverslip.config import RunConfig
 from coverslip.deciding import choose_decision, predict_parts, summarise_numbers, threshold_table
 from coverslip.evaluation.decision import Decision
 from coverslip.fitting import Fits
+from coverslip.models.classifier import FrozenBackbones
 from coverslip.pictures import save_pictures
 from coverslip.preparing import Prepared, prepare, split_facts
-from coverslip.record import RunFolder, Stopwatch, model_card
+from coverslip.record import KeepBundle, RunFolder, Stopwatch, always, model_card
 from coverslip.runtime import Progress, no_progress
 from coverslip.structures import PARTS, RunResult, Task
 from coverslip.training.fit import Fitted
@@ -29,6 +30,11 @@ def run(
     why: str = "",
     command: str = "",
     resume: bool = False,
+    data: Prepared | None = None,
+    frozen: FrozenBackbones | None = None,
+    keep_bundle: KeepBundle = always,
+    pictures: bool = True,
+    time_inference: bool = False,
     progress: Progress = no_progress,
     announce: Callable[[str], None] = lambda line: None,
 ) -> RunResult:
@@ -41,6 +47,11 @@ def run(
         why: why it was chosen.
         command: the command line, for the record.
         resume: go on with a run that was stopped in this folder, with the config that it was started with.
+        data: data that is prepared already, by a config with the same `preparation_key`; prepared here when None.
+        frozen: frozen backbones that this run shares with others of its process.
+        keep_bundle: told the metrics, says whether the trained model is saved.
+        pictures: whether to save the pictures of the report.
+        time_inference: measure how long the network takes for the images that it is judged on, for timing.json.
         progress: told about long work.
         announce: told in two lines, before the first step, what is about to be trained on what.
 
@@ -54,14 +65,14 @@ def run(
     """
     config.check()
     with RunFolder.claim(Path(folder), resume=resume) as place:
-        config, finished = place.earlier(config)
+        config, finished = place.earlier(config, keep_bundle)
         if finished is not None:
             return finished
         watch = Stopwatch()
         with watch("data"):
-            data = prepare(config, progress)
+            data = prepare(config, progress) if data is None else data.under(config)
         with watch("model"):
-            learner = Fits(data, place, progress)
+            learner = Fits(data, place, progress, frozen)
             summary = learner.summary
         announce(f"images: {', '.join(f'{len(data.split.rows(part)):,} {part}' for part in PARTS)}")
         announce(f"model:  {data.config.model.backbone}, {summary.sentence}")
@@ -75,19 +86,32 @@ def run(
             metrics = summarise_numbers(data, predictions, decision)
             if data.table.task is Task.MULTILABEL:
                 metrics["thresholds"] = threshold_table(data, fitted, folds, decision)
-        with watch("bundle"):
-            bundle = make_bundle(data, fitted, decision, learner, metrics, recipe)
-            save_bundle(bundle, place.path / "bundle", sample_images(data), model_card(bundle, metrics))
+        if keep_bundle(metrics):
+            with watch("bundle"):
+                bundle = make_bundle(data, fitted, decision, learner, metrics, recipe)
+                save_bundle(bundle, place.path / "bundle", sample_images(data), model_card(bundle, metrics))
         notes = [note for note in (*data.notes, *learner.notes, decision.note) if note]
-        with watch("pictures"):
-            save_pictures(place.path / "pictures", data, fitted.network, predictions)
-        place.write_results(learner.history, predictions, metrics, summary)
+        if pictures:
+            with watch("pictures"):
+                save_pictures(place.path / "pictures", data, fitted.network, predictions)
+        place.write_weights(fitted.network.classifier)
         place.write_environment(
             fitted.network, learner.config, recipe={"name": recipe, "why": why}, command=command, notes=notes, split=split_facts(data.split)
         )
-        place.write_timing(watch, fitted.images_per_second, sum(map(len, predictions.values())))
+        times = {"training_seconds": learner.seconds, "features_seconds": learner.feature_seconds}
+        if time_inference:
+            times |= inference_times(data, fitted)
+        place.write_timing(watch, fitted.images_per_second, sum(map(len, predictions.values())), **times)
+        place.write_results(learner.history, predictions, metrics, summary)
         place.clean()
         return RunResult(place.path, metrics, watch.total, tuple(notes))
+
+
+def inference_times(data: Prepared, fitted: Fitted) -> dict[str, float]:
+    """Images of the part that judges, and the seconds that the network takes for them, for timing.json."""
+    judged = data.split.rows("train", "validation") if data.split.folds is not None else data.split.rows("test")
+    images, seconds = fitted.time_scores(data.samples, judged if len(judged) else data.split.rows("validation"))
+    return {"inference_images": images, "inference_seconds": seconds}
 
 
 def sample_images(data: Prepared) -> list[Any]:

@@ -15,7 +15,7 @@ from coverslip.data.reading import Reading
 from coverslip.data.store import Pixels
 from coverslip.errors import ConfigError, InputError
 from coverslip.models.backbones import native_size
-from coverslip.models.classifier import Classifier, build_classifier
+from coverslip.models.classifier import Classifier, FrozenBackbones, build_classifier
 from coverslip.models.groups import Columns, GroupedClassifier, group_columns
 from coverslip.models.hardware import choose_device, choose_precision
 from coverslip.models.summary import Summary, summarise
@@ -24,8 +24,11 @@ from coverslip.preparing import Prepared, choose_range, inverts
 from coverslip.record import RunFolder
 from coverslip.runtime import Progress, derived_seed
 from coverslip.structures import FloatArray, IntArray
+from coverslip.training.features import FeatureStore
 from coverslip.training.fit import Fitted, fit
 from coverslip.training.loop import Plan, Samples
+
+RANDOM_PROBE = "a frozen backbone of random weights: a baseline, no model to use"
 
 
 @dataclass(frozen=True)
@@ -37,14 +40,20 @@ class FoldScores:
 
 
 class Fits:
-    """All fits of one run: the folds, then the model that is kept. Steps found for a budget hold for all of them."""
+    """All fits of one run: the folds, then the model that is kept. Steps found for a budget hold for all of them.
 
-    def __init__(self, data: Prepared, place: RunFolder, progress: Progress) -> None:
+    `seconds` is what they took, without the time that went into features.
+    """
+
+    def __init__(self, data: Prepared, place: RunFolder, progress: Progress, frozen: FrozenBackbones | None = None) -> None:
         self.data = data
+        self.frozen = frozen or FrozenBackbones()
         self.place = place
         self.progress = progress
         self.config = data.config
         self.history: list[dict[str, Any]] = []
+        self.seconds = 0.0
+        self._stores: list[FeatureStore] = []
         self.device = choose_device(self.config.training.device)
         self.columns = group_columns(self.config.model.class_groups, data.table.classes)
         if len(self.columns) > 1 and not data.samples.several:
@@ -57,19 +66,22 @@ class Fits:
             self.notes.append(f"{len(self.columns)} models, of {sizes} classes, answer as one")
         if self.config.training.frozen_first and self.config.model.weights == "none":
             self.notes.append("random weights are not worth keeping frozen: all layers learn from the start")
+        if self.config.training.regime == "probe" and self.config.model.weights == "none":
+            self.notes.append(RANDOM_PROBE)
         split = self.config.split
         self.fits = 1 + split.folds * split.repeats
 
     def _template(self, group: int) -> Classifier:
         """The classifier of a class group before it learns."""
-        classifier = build_classifier(
+        probing = self.config.training.regime == "probe"
+        classifier = (self.frozen.classifier if probing else build_classifier)(
             self.config.model,
             channels=len(self.data.geometry.channels),
             classes=len(self.columns[group]),
             size=self.data.geometry.size,
             seed=derived_seed("weights", self.config.training.seed, *([group] if group else [])),
         )
-        if self.config.training.regime == "probe":
+        if probing:
             classifier.backbone.requires_grad_(False)
         return classifier
 
@@ -82,7 +94,9 @@ class Fits:
 
     def network(self, rows: IntArray, group: int = 0) -> Network:
         """A fresh network of a class group whose normalisation comes from the given training rows."""
-        classifier = copy.deepcopy(self.templates[group])
+        template = self.templates[group]
+        shared = {id(template.backbone): template.backbone} if self.config.training.regime == "probe" else {}
+        classifier = copy.deepcopy(template, shared)  # a frozen backbone is one for all fits
         normalisation = choose_normalisation(self.config, self.data.geometry, self.data.depth, self.data.pixels, classifier, rows)
         return Network(
             classifier, self.data.geometry, normalisation, self.config.augment, self.config.training.tta, self.device, self.precision,
@@ -101,12 +115,24 @@ class Fits:
     def _fit_group(self, rows: IntArray, validation: IntArray, name: str, group: int) -> Fitted:
         minutes = self.config.training.minutes / (self.fits * len(self.columns)) if self.config.training.minutes else None
         samples = self.data.samples if len(self.columns) == 1 else self.data.samples.of_classes(self.columns[group])
+        split = self.config.split
         fitted = fit(
             self.network(rows, group), samples, rows, validation, self.config,
-            minutes=minutes, checkpoint=self.place.checkpoint(name), on_plan=self._note_plan, progress=self.progress,
+            minutes=minutes, checkpoint=self.place.checkpoint(name), every_row=self.frozen.every_row or split.folds > 0,
+            on_plan=self._note_plan, progress=self.progress,
         )  # fmt: skip
         self.notes += [f"{name}: {fitted.note}"] if fitted.note else []
+        self.seconds += fitted.seconds - fitted.features_seconds
+        self._stores += [fitted.features] if fitted.features is not None else []
         return fitted
+
+    @property
+    def feature_seconds(self) -> float:
+        """What the features of all fits took to compute, each counted once, in this run or in an earlier one that left them."""
+        spent: dict[str, float] = {}
+        for store in self._stores:
+            spent |= store.seconds
+        return sum(spent.values())
 
     def _note_plan(self, plan: Plan) -> None:
         if self.config.training.minutes and self.config.training.steps is None:
@@ -170,7 +196,8 @@ def join_groups(fitted: list[Fitted], columns: list[Columns]) -> Fitted:
         len(fitted) / sum(1 / max(one.images_per_second, 1e-9) for one in fitted) if all(one.images_per_second for one in fitted) else 0.0
     )
     steps = [one.steps for one in fitted if one.steps is not None]
-    return Fitted(network, history, sum(steps) if steps else None, seconds, speed)
+    waited = sum(one.features_seconds for one in fitted)
+    return Fitted(network, history, sum(steps) if steps else None, seconds, speed, features_seconds=waited)
 
 
 def choose_normalisation(

@@ -50,7 +50,7 @@ def evaluate_bundle(
         if model.bundle.task == Task.BINARY:
             numbers |= {"positive": model.classes[1], "threshold": decision.threshold}
         numbers["test"] = evaluate(predictions, level=intervals.level, resamples=intervals.resamples, seed=0, threshold=decision.reported)
-        notes = [f"{len(problems)} images could not be read: {', '.join(list(problems)[:5])}"] if problems else []
+        notes = [*table.notes, *([f"{len(problems)} images could not be read: {', '.join(list(problems)[:5])}"] if problems else [])]
         notes += known_images(model.bundle, table)
         with watch("pictures"):
             save_judged_pictures(place.path / "pictures", table, predictions, model.bundle.reading)

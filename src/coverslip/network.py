@@ -18,12 +18,12 @@ from coverslip.data.decoding import PixelArray
 from coverslip.data.pixels import Geometry, Normalisation
 from coverslip.data.transforms import tta_copies
 from coverslip.models.classifier import Classifier
-from coverslip.models.folding import fold_batch_norms
+from coverslip.models.folding import fold_batch_norms, kind_of
 from coverslip.models.groups import GroupedClassifier
 from coverslip.models.hardware import autocast
 from coverslip.structures import FloatArray
 
-SCORE_BATCH = 64
+SCORE_BATCH = 32
 """Images per forward pass when nothing is learned."""
 
 
@@ -53,6 +53,7 @@ class Network:
     several: bool = False
     settled: bool = False
     _folded: nn.Module | None = field(default=None, repr=False)
+    _folded_backbone: nn.Module | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.classifier.to(device=self.device)
@@ -61,8 +62,19 @@ class Network:
     def _scorer(self) -> nn.Module:
         if not self.settled:
             return self.classifier
-        self._folded = self._folded or fold_batch_norms(self.classifier, self._empty())
+        self._folded = self._folded or self._fold(self.classifier)
         return self._folded
+
+    def _fold(self, module: nn.Module) -> nn.Module:
+        return fold_batch_norms(module, self._empty(), half=self.precision == "bf16")
+
+    def _extractor(self) -> nn.Module:
+        """The backbone for features, folded; the copy is kept for as long as the backbone is frozen."""
+        backbone = self.classifier.backbone
+        if any(parameter.requires_grad for parameter in backbone.parameters()):
+            return self._fold(backbone)
+        self._folded_backbone = self._folded_backbone or self._fold(backbone)
+        return self._folded_backbone
 
     def _empty(self) -> Tensor:
         """A batch of one empty image."""
@@ -92,7 +104,7 @@ class Network:
         copies = tta_copies(batch, tta, self.augment)
         scorer = self._scorer()
         with autocast(self.device, self.precision):
-            logits = [scorer(copy) for copy in copies]
+            logits = [scorer(copy.to(kind_of(scorer))) for copy in copies]
         return torch.stack([self.probabilities(one) for one in logits]).mean(dim=0).cpu().numpy()
 
     def probabilities(self, logits: Tensor) -> Tensor:
@@ -102,10 +114,10 @@ class Network:
     @torch.inference_mode()
     def features(self, batches: Iterable[Tensor]) -> Iterator[npt.NDArray[np.float32]]:
         """Pooled features, float32 (n, features), of each normalised batch."""
-        backbone = fold_batch_norms(self.classifier.backbone, self._empty())
+        backbone = self._extractor()
         for batch in batches:
             with autocast(self.device, self.precision):
-                features = backbone(batch)
+                features = backbone(batch.to(kind_of(backbone)))
             yield features.float().cpu().numpy()
 
 

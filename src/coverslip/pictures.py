@@ -31,6 +31,7 @@ SAMPLES = 8
 AUGMENTED = 4
 COPIES = 7
 MISTAKES = 12
+HITS = 12
 PAIRS = 8
 WITH_AND_WITHOUT = 4
 """Images with a class, and as many without it, of each class that an image may carry beside others."""
@@ -114,6 +115,16 @@ def save_judged_pictures(folder: Path, table: Table, judged: Predictions, readin
         write_json(place / "index.json", album.entries)
 
 
+def save_gallery(folder: Path, table: Table, judged: Predictions, reading: Reading) -> None:
+    """Write the folder `pictures/` of a comparison: what a run got wrong, most confident first, and some of what it got right."""
+    with writing(folder) as place:
+        place.mkdir()
+        album = Album(place, table, reading)
+        _mistakes(album, judged)
+        _hits(album, judged)
+        write_json(place / "index.json", album.entries)
+
+
 def _examples(table: Table, rows: Sequence[int], most: int) -> list[int]:
     """Rows that go through the classes in turn."""
     labels = table.labels
@@ -177,6 +188,18 @@ def _mistakes(album: Album, judged: Predictions) -> None:
         row = int(wrong[number])
         entry = {"kind": "mistake", "image": judged.images[row], "label": true[row], "predicted": said[row]}
         album.entries.append(entry | {"score": float(confidence[number]), "file": album.original(place[judged.images[row]])})
+
+
+def _hits(album: Album, judged: Predictions) -> None:
+    """Some right decisions, the classes in turn."""
+    right = (judged.predicted == judged.targets).reshape(len(judged), -1).all(axis=1)
+    place = {image: row for row, image in enumerate(album.table.images)}
+    member = {place[judged.images[number]]: number for number in np.flatnonzero(right).tolist()}
+    for row in _examples(album.table, list(member), HITS):
+        said, scores = judged.predicted[member[row]], judged.scores[member[row]]
+        score = float(scores[said] if judged.task is not Task.MULTILABEL else np.maximum(scores, 1 - scores).min())
+        entry = {"kind": "right", "image": album.table.images[row], "label": album.table.label_text(row), "score": score}
+        album.entries.append(entry | {"predicted": entry["label"], "file": album.original(row)})
 
 
 def _label_errors(album: Album, judged: Predictions) -> None:

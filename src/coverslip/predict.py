@@ -25,6 +25,7 @@ from coverslip.data.inputs import list_samples
 from coverslip.data.sources import load_table
 from coverslip.errors import BadImagesError, InputError
 from coverslip.evaluation.frames import predictions_frame
+from coverslip.models.hardware import keeping_memory
 from coverslip.network import SCORE_BATCH
 from coverslip.runtime import Progress, cpu_count, no_progress, writing
 from coverslip.structures import FloatArray, Predictions, Table, Task
@@ -112,16 +113,17 @@ class Model:
                 batch.clear()
                 rows.clear()
 
-        for row, result in enumerate(self._pixels(inputs)):
-            if isinstance(result, str):
-                problems[row] = result
-            else:
-                rows.append(row)
-                batch.append(result)
-            if len(batch) == SCORE_BATCH:
-                flush()
-                progress("predicting", row + 1, len(inputs), {})
-        flush()
+        with keeping_memory(self.bundle.network.device):
+            for row, result in enumerate(self._pixels(inputs)):
+                if isinstance(result, str):
+                    problems[row] = result
+                else:
+                    rows.append(row)
+                    batch.append(result)
+                if len(batch) == SCORE_BATCH:
+                    flush()
+                    progress("predicting", row + 1, len(inputs), {})
+            flush()
         progress("predicting", len(inputs), len(inputs), {})
         return Scored(scores, problems)
 
@@ -225,12 +227,18 @@ def submission(frame: pd.DataFrame, model: Model) -> pd.DataFrame:
     Args:
         frame: what `Model.predict` gave.
         model: the model that gave it.
+
+    Raises:
+        InputError: a class of the model, such as a merged one, has no number in the list.
     """
     stated = model.bundle.provenance.get("data", {}).get("classes") or list(model.classes)
     number = {name: str(place) for place, name in enumerate(stated)}
+    without = [name for name in model.classes if name not in number]
+    if without:
+        raise InputError(f"{', '.join(without)}: no such class among the {len(stated)} of data.classes, so it has no number to submit")
     several = model.bundle.task is Task.MULTILABEL
     said = [filter(None, text.split("|")) if several else filter(None, [text]) for text in frame["predicted"]]
-    return pd.DataFrame({"Id": frame["image"], "Predicted": [" ".join(number.get(name, name) for name in names) for names in said]})
+    return pd.DataFrame({"Id": frame["image"], "Predicted": [" ".join(number[name] for name in names) for names in said]})
 
 
 def write_table(frame: pd.DataFrame, out: Path) -> Path:

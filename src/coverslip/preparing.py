@@ -20,7 +20,7 @@ from coverslip.data.split import join_units, split_table
 from coverslip.data.store import Glance, Pixels, glance, load_pixels
 from coverslip.errors import ConfigError, LeakError
 from coverslip.models.backbones import native_size
-from coverslip.runtime import Progress, no_progress
+from coverslip.runtime import Progress, hash_text, no_progress
 from coverslip.structures import Channel, IntArray, Split, Table
 from coverslip.training.loop import Samples
 
@@ -48,6 +48,21 @@ class Prepared:
     samples: Samples
     bad: dict[str, str]
     notes: list[str] = field(default_factory=list)
+
+    def under(self, config: RunConfig) -> Prepared:
+        """The same data for another config with the same `preparation_key`: only model, training and what follows differ."""
+        made_by = {name: getattr(self.config, name) for name in MADE_BY}
+        return replace(self, config=config.model_copy(update=made_by), notes=list(self.notes))
+
+
+MADE_BY = ("data", "split", "pixels", "cache")
+"""Sections of the config that the prepared data depends on; the others may differ between runs that share it."""
+
+
+def preparation_key(config: RunConfig) -> str:
+    """Hash of all that `prepare` depends on: configs with one key may share the prepared data."""
+    size = native_size(config.model) if config.pixels.height is None else ()
+    return hash_text(*(getattr(config, name).model_dump_json() for name in MADE_BY), str(size))
 
 
 def prepare(config: RunConfig, progress: Progress = no_progress) -> Prepared:

@@ -7,7 +7,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import filelock
 import numpy as np
 import pandas as pd
+from torch import nn
 
 from coverslip.bundle import Bundle
 from coverslip.config import RunConfig, dump_toml, load_config, read_toml
@@ -26,6 +27,7 @@ from coverslip.evaluation.frames import predictions_frame
 from coverslip.evaluation.label_errors import suspected_label_errors
 from coverslip.models.hardware import hardware_name
 from coverslip.models.summary import Summary
+from coverslip.models.weight_histograms import weights_json
 from coverslip.network import Network
 from coverslip.runtime import explained, git_state, hash_file, hash_text, machine_facts, package_versions, write_file, write_json
 from coverslip.structures import FloatArray, IntArray, Predictions, RunResult, Split, Table, Task, number_text
@@ -63,6 +65,71 @@ class Stopwatch:
         return time.perf_counter() - self.began
 
 
+@contextmanager
+def claimed(path: Path, what: str, signs: Sequence[str], *, resume: bool) -> Iterator[None]:
+    """Take a folder for this process alone, and keep a log of what happens in it in `<what>.log`.
+
+    A folder that stays empty but for the log is removed.
+
+    Args:
+        path: the folder; made when it does not exist.
+        what: what it is to hold, `run` or `study`.
+        signs: names of files by which one is known to be there already.
+        resume: whether one may be there.
+
+    Raises:
+        RunFolderError: another process works there, or it holds one and `resume` was not asked for.
+        ResourceError: the folder cannot be written.
+    """
+    with explained(path):
+        path.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(path / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise RunFolderError(f"another {what} is at work in {path}; wait for it, or choose another --out") from None
+    handler: logging.Handler | None = None
+    log = f"{what}.log"
+    try:
+        if not resume and any((path / name).exists() for name in signs):
+            raise RunFolderError(f"{path} holds a {what} already; choose another --out, go on with --resume, or remove the folder")
+        with explained(path):
+            handler = logging.FileHandler(path / log, encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        _LOG.addHandler(handler)
+        _LOG.setLevel(logging.INFO)
+        yield
+    except BaseException as error:
+        _LOG.info("stopped: %s: %s", type(error).__name__, error)
+        raise
+    finally:
+        if handler is not None:
+            _LOG.removeHandler(handler)
+            handler.close()
+        lock.release()
+        (path / ".lock").unlink(missing_ok=True)
+        if {file.name for file in path.iterdir()} <= {log}:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+KeepBundle = Callable[[dict[str, Any]], bool]
+"""Whether a run with these metrics keeps its trained model."""
+
+
+def always(metrics: dict[str, Any]) -> bool:
+    """Every run keeps its trained model."""
+    return True
+
+
+def finished_metrics(folder: Path, keep_bundle: KeepBundle = always) -> dict[str, Any] | None:
+    """The content of metrics.json of a run that is finished, its bundle there where it is to be kept; None otherwise."""
+    file = folder / "metrics.json"
+    if not file.is_file():
+        return None
+    metrics: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return metrics if (folder / "bundle").is_dir() or not keep_bundle(metrics) else None
+
+
 @dataclass
 class RunFolder:
     """A run folder that this process alone writes to."""
@@ -79,40 +146,15 @@ class RunFolder:
             RunFolderError: another run works there, or it holds a run and `resume` was not asked for.
             ResourceError: the folder cannot be written.
         """
-        with explained(path):
-            path.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(path / ".lock")
-        try:
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise RunFolderError(f"another run is at work in {path}; wait for it, or choose another --out") from None
-        handler: logging.Handler | None = None
-        ours = False
-        try:
-            if not resume and any((path / name).exists() for name in ("config.toml", "metrics.json", "checkpoints")):
-                raise RunFolderError(f"{path} holds a run already; choose another --out, go on with --resume, or remove the folder")
-            with explained(path):
-                handler = logging.FileHandler(path / "run.log", encoding="utf-8")
-            handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-            _LOG.addHandler(handler)
-            _LOG.setLevel(logging.INFO)
-            ours = not resume
-            yield RunFolder(path, resume)
-        except BaseException as error:
-            _LOG.info("stopped: %s: %s", type(error).__name__, error)
-            if ours and isinstance(error, CoverslipError) and not any((path / name).exists() for name in ("checkpoints", "bundle")):
-                _remove(path / name for name in BEGUN)  # there is nothing to go on with: the folder is free for another try
-            raise
-        finally:
-            if handler is not None:
-                _LOG.removeHandler(handler)
-                handler.close()
-            lock.release()
-            (path / ".lock").unlink(missing_ok=True)
-            if {file.name for file in path.iterdir()} <= {"run.log"}:
-                shutil.rmtree(path, ignore_errors=True)
+        with claimed(path, "run", ("config.toml", "metrics.json", "checkpoints"), resume=resume):
+            try:
+                yield RunFolder(path, resume)
+            except CoverslipError:
+                if not resume and not any((path / name).exists() for name in ("checkpoints", "bundle")):
+                    _remove(path / name for name in BEGUN)  # there is nothing to go on with: the folder is free for another try
+                raise
 
-    def earlier(self, config: RunConfig) -> tuple[RunConfig, RunResult | None]:
+    def earlier(self, config: RunConfig, keep_bundle: KeepBundle = always) -> tuple[RunConfig, RunResult | None]:
         """The config that this folder's run was started with, and its result when it is finished."""
         stored = self.path / "config.toml"
         if not self.resume or not stored.is_file():
@@ -121,8 +163,8 @@ class RunFolder:
         given = str(Path(config.data.path or ".").absolute())
         if started.data.path != given:
             raise RunFolderError(f"{self.path} holds a run on {started.data.path}, not on {given}; choose another --out")
-        if (self.path / "metrics.json").is_file() and (self.path / "bundle").is_dir():
-            metrics = json.loads((self.path / "metrics.json").read_text(encoding="utf-8"))
+        metrics = finished_metrics(self.path, keep_bundle)
+        if metrics is not None:
             return started, RunResult(self.path, metrics, 0.0, ("this run was finished before; nothing was done",))
         return started, None
 
@@ -172,6 +214,10 @@ class RunFolder:
         write_json(self.path / "summary.json", summary.to_json())
         write_json(self.path / "metrics.json", metrics)
 
+    def write_weights(self, model: nn.Module) -> None:
+        """Write weights.json: histograms of the weights that learned."""
+        write_json(self.path / "weights.json", weights_json(model))
+
     def write_environment(self, network: Network, config: RunConfig, **facts: Any) -> None:
         """Write environment.json: versions, hardware, seeds, hashes, and how the run was called."""
         spec = network.classifier.backbone.spec
@@ -208,8 +254,8 @@ class RunFolder:
         self.write_timing(watch, 0.0, len(predictions))
         write_json(self.path / "metrics.json", metrics)
 
-    def write_timing(self, watch: Stopwatch, training_speed: float, scored: int) -> None:
-        """Write timing.json: seconds by stage, images per second."""
+    def write_timing(self, watch: Stopwatch, training_speed: float, scored: int, **more: Any) -> None:
+        """Write timing.json: seconds by stage, images per second, and what else was measured."""
         judged = watch.stages.get("judge", 0.0)
         timing = {
             "stages": watch.stages,
@@ -217,7 +263,7 @@ class RunFolder:
             "training_images_per_second": training_speed or None,
             "prediction_images_per_second": scored / judged if judged and scored else None,
         }
-        write_json(self.path / "timing.json", timing)
+        write_json(self.path / "timing.json", timing | more)
 
     def clean(self) -> None:
         """Remove the checkpoints of a finished run."""

@@ -1,4 +1,4 @@
-"""The machine and its files: atomic writes, hashes, versions, folders, optional packages. No torch."""
+"""The machine and its files: atomic writes, hashes, versions, folders, memory, optional packages. No torch."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import json
 import os
 import platform
 import shutil
+import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -20,8 +21,9 @@ from typing import Any
 
 import numpy as np
 import platformdirs
+import psutil
 
-from coverslip.errors import MissingExtraError, ResourceError
+from coverslip.errors import MissingExtraError, ResourceError, UnreachableError
 
 NAMED_PACKAGES = ("coverslip", "torch", "torchvision", "timm", "lightning-fabric", "numpy", "scipy", "scikit-learn", "pandas", "pillow")
 
@@ -139,6 +141,57 @@ def cpu_count() -> int:
     return os.cpu_count() or 1
 
 
+@contextmanager
+def environment_variables(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables inside the block, for processes that are started there."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+CONTAINER_MEMORY = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+"""Where Linux says how much memory a container may use, and how much it uses; control groups of version 2 and 1."""
+
+
+def free_memory() -> int:
+    """Bytes that programs can still take without swapping, on this machine or in this container, whichever is less."""
+    found = [int(psutil.virtual_memory().available)]
+    for limit, used in CONTAINER_MEMORY:
+        numbers = [path.read_text(encoding="utf-8").strip() for path in (Path(limit), Path(used)) if path.is_file()]
+        if len(numbers) == 2 and all(number.isdecimal() for number in numbers):
+            found.append(max(0, int(numbers[0]) - int(numbers[1])))
+    return min(found)
+
+
+def used_memory() -> int:
+    """Bytes of this process that are in memory now; files that are mapped into it count as far as they were read."""
+    return int(psutil.Process().memory_info().rss)
+
+
+def peak_memory() -> int:
+    """The most bytes of this process that were in memory at one time."""
+    windows = getattr(psutil.Process().memory_info(), "peak_wset", None)
+    if windows is not None:
+        return int(windows)
+    status = Path("/proc/self/status")  # `getrusage` would count what stood here before this program, too
+    if status.is_file():
+        lines = status.read_text(encoding="utf-8").splitlines()
+        return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), used_memory())
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+
+
 def require(package: str, extra: str) -> ModuleType:
     """Import an optional package.
 
@@ -149,6 +202,23 @@ def require(package: str, extra: str) -> ModuleType:
         return importlib.import_module(package)
     except ImportError as error:
         raise MissingExtraError(f'this needs the package {package}; install it with  pip install "coverslip[{extra}]"') from error
+
+
+SECONDS_TO_ANSWER = 5.0
+"""How long a service may take to answer before it counts as out of reach."""
+
+
+def open_connection(host: str, port: int, what: str) -> socket.socket:
+    """A TCP connection to a service, whose answers are waited for as long as for the connection itself.
+
+    Raises:
+        UnreachableError: nothing answers within `SECONDS_TO_ANSWER`.
+    """
+    try:
+        return socket.create_connection((host, port), timeout=SECONDS_TO_ANSWER)
+    except OSError as error:
+        reason = str(error) or type(error).__name__
+        raise UnreachableError(f"{what} does not answer at {host}:{port} ({reason}); check the address, and that it is running") from error
 
 
 def package_versions() -> dict[str, str]:

@@ -202,14 +202,19 @@ def _flat_pixels(images: PixelArray) -> FloatArray:
     return images[:, ::4, ::4].reshape(len(images), -1).astype(np.float64)
 
 
-def free_folder(data: str, *, resume: bool) -> Path:
-    """`runs/<data>`, with a number behind it when that folder is taken; the last one that exists when resuming."""
+def free_folder(data: str, *, resume: bool, under: str = "runs") -> Path:
+    """`runs/<data>`, or under `studies`, with a number behind it when that folder is taken; the last one that exists when resuming.
+
+    Raises:
+        InputError: there is nothing to go on with.
+    """
     stem = Path(data).absolute().stem or "run"
-    folders = [Path("runs") / stem, *(Path("runs") / f"{stem}-{number}" for number in range(2, 1000))]
+    folders = [Path(under) / stem, *(Path(under) / f"{stem}-{number}" for number in range(2, 1000))]
     free = next(number for number, folder in enumerate(folders) if not folder.exists())
     if resume:
         if free == 0:
-            raise InputError(f"there is no run to go on with: {folders[0]} does not exist; name its folder with --out")
+            what = {"runs": "run", "studies": "study"}.get(under, under)
+            raise InputError(f"there is no {what} to go on with: {folders[0]} does not exist; name its folder with --out")
         return folders[free - 1]
     return folders[free]
 

@@ -236,13 +236,20 @@ TABLE_NUMBERS = (
 def headline(metrics: dict[str, Any]) -> str:
     """The main numbers of `metrics.json` in a few lines, one a part."""
     lines = []
+    names = HEADLINES_OF_SEVERAL if metrics.get("task") == Task.MULTILABEL else HEADLINES
     for part, words in HEADLINE_PARTS.items():
         if part in metrics:
-            numbers = metrics[part]
-            names = HEADLINES_OF_SEVERAL if metrics.get("task") == Task.MULTILABEL else HEADLINES
-            shown = ", ".join(f"{name.replace('_', ' ')} {number_text(numbers.get(name, {}))}" for name in names)
-            lines.append(f"{words}, {numbers['n']} images: {shown}")
+            found = {name: metrics[part].get(name, {}) for name in names}
+            shown = [f"{name.replace('_', ' ')} {number_text(each)}{_over(each, metrics)}" for name, each in found.items()]
+            lines.append(f"{words}, {metrics[part]['n']} images: {', '.join(shown)}")
     return "\n".join(lines) or "nothing was kept apart, so there is no honest number"
+
+
+def _over(number: dict[str, Any], metrics: dict[str, Any]) -> str:
+    """` over 11 of 12 classes` behind a macro number that is undefined for the others."""
+    classes = len(metrics.get("classes", ()))
+    defined = number.get("classes_defined", classes)
+    return f" over {defined} of {classes} classes" if 0 < defined < classes else ""
 
 
 def number_text(number: dict[str, Any], missing: str = "undefined") -> str:

@@ -28,6 +28,11 @@ TINY = (
 )  # fmt: skip
 
 
+def nothing_left(run: Path) -> bool:
+    """No run, or one with nothing but a log that says why it stopped."""
+    return not run.exists() or {path.name for path in run.iterdir()} <= {"run.log"}
+
+
 @pytest.fixture
 def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
     def call(*arguments: object) -> Outcome:

@@ -18,16 +18,11 @@ from PIL import Image
 from coverslip import runtime
 from coverslip.training import loop
 
-from .conftest import TINY, Cli
+from .conftest import TINY, Cli, nothing_left
 
 
 def train(cli: Cli, data: Path, run: Path, *settings: str):
     return cli("train", data, "--recipe", "quick", *TINY, *settings, "--out", run)
-
-
-def nothing_left(run: Path) -> bool:
-    """No run, or one with nothing but a log that says why it stopped."""
-    return not run.exists() or {path.name for path in run.iterdir()} <= {"run.log"}
 
 
 @pytest.fixture
@@ -130,6 +125,12 @@ def test_unknown_backbone(cli: Cli, small: Path, tmp_path: Path) -> None:
     assert done.status == 2
     assert "resnet18" in done.err
     assert nothing_left(tmp_path / "run")
+
+
+def test_a_line_a_class_is_for_several_labels(cli: Cli, small: Path, tmp_path: Path) -> None:
+    done = train(cli, small, tmp_path / "run", "-s", "decision.calibrate=platt", "-s", "split.validation=0.25")
+    assert done.status == 2
+    assert 'decision.calibrate = "platt" is for several labels' in done.err
 
 
 def test_missing_weights_name_the_three_ways_out(cli: Cli, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from coverslip.config import RunConfig, load_config, read_toml
 from coverslip.preparing import prepare
 from coverslip.simulate import simulate
 
-from .conftest import Cli
+from .conftest import Cli, nothing_left
 
 CHANNELS = ("red", "green", "blue", "yellow")
 SMALL = (
@@ -82,6 +82,31 @@ def test_one_ome_tiff_an_image_gives_the_network_the_same_input(cells: Path, cel
     np.testing.assert_array_equal(apart.split.part, together.split.part)
 
 
+def test_planes_of_a_stack_become_one_as_stated_in_training_and_prediction(cli: Cli, cells: Path, tmp_path: Path) -> None:
+    table = pd.read_csv(cells / "train.csv")
+    (tmp_path / "stacks").mkdir()
+    shutil.copy(cells / "classes.txt", tmp_path)
+    table.to_csv(tmp_path / "train.csv", index=False)
+    for name in table["Id"]:
+        planes = np.stack([np.asarray(Image.open(cells / "images" / f"{name}_{channel}.png")) for channel in CHANNELS[:2]])
+        stack = np.stack([planes // 2, planes, planes // 3])
+        metadata = {"axes": "ZCYX", "Channel": {"Name": list(CHANNELS[:2])}}
+        tifffile.imwrite(tmp_path / "stacks" / f"{name}.ome.tif", stack.astype(np.uint16), photometric="minisblack", metadata=metadata)
+    own = ("-s", "data.image=stacks/{Id}.ome.tif", "-s", 'data.channels=["red","green"]', "-s", "training.epochs=1")
+    done = cli("train", tmp_path / "train.csv", *SMALL, *own, "--out", tmp_path / "run")
+    assert done.status == 2
+    assert "z-stack of 3 planes; say how they become one: -s data.projection=max" in done.err
+    done = cli("train", tmp_path / "train.csv", *SMALL, *own, "-s", "data.projection=1", "--out", tmp_path / "run")
+    assert done.status == 0, done.err
+    chosen = prepare(resolved(tmp_path / "run")).pixels.read(np.arange(24))
+    highest = prepare(resolved(tmp_path / "run", projection="max")).pixels.read(np.arange(24))
+    np.testing.assert_array_equal(chosen, highest)  # the middle plane is the brightest everywhere
+    assert not np.array_equal(chosen, prepare(resolved(tmp_path / "run", projection=0)).pixels.read(np.arange(24)))
+    done = cli("predict", tmp_path / "run", tmp_path / "train.csv", "--out", tmp_path / "p.csv")
+    assert done.status == 0, done.err
+    assert pd.read_csv(tmp_path / "p.csv")["error"].isna().all()
+
+
 def test_predict_on_a_table_without_labels_on_a_folder_and_on_one_file(cli: Cli, cells: Path, cell_run: Path, tmp_path: Path) -> None:
     table = cells / "new.csv"
     pd.read_csv(cells / "train.csv")[["Id"]].to_csv(table, index=False)
@@ -101,6 +126,14 @@ def test_predict_on_a_table_without_labels_on_a_folder_and_on_one_file(cli: Cli,
     done = cli("predict", cell_run, table, "--format", "submission", "--out", tmp_path / "submission.csv")
     assert done.status == 0, done.err
     assert list(pd.read_csv(tmp_path / "submission.csv").columns) == ["Id", "Predicted"]
+    copy = broken(cells, tmp_path / "cells")
+    gone = sorted((copy / "images").glob("*_green.png"))[0]
+    gone.unlink()
+    done = cli("predict", cell_run, copy / "new.csv", "--format", "submission", "--out", tmp_path / "submission.csv")
+    assert done.status == 0, done.err
+    told, name = " ".join(done.err.split()), gone.name.removesuffix("_green.png")
+    assert f"1 of 24 images could not be read; {name}: channel 'green', {gone.name}: cannot be opened" in told
+    assert pd.read_csv(tmp_path / "submission.csv")["Predicted"].isna().sum() >= 1
 
 
 def test_channels_are_chosen_ordered_and_renamed(cli: Cli, cells: Path, tmp_path: Path) -> None:
@@ -153,6 +186,26 @@ def test_a_missing_channel_names_the_sample_and_the_channel(cli: Cli, cells: Pat
     done = cli("train", copy / "train.csv", *SMALL, "--out", tmp_path / "run")
     assert done.status == 2
     assert f"{gone.name.removesuffix('_green.png')} has no green" in done.err
+    assert nothing_left(tmp_path / "run")
+
+
+def test_a_channel_that_is_not_there_is_told_in_one_line(cli: Cli, cells: Path, tmp_path: Path) -> None:
+    done = cli("train", cells / "train.csv", *SMALL, "-s", 'data.channels=["red","gren"]', "--out", tmp_path / "run")
+    assert done.status == 2
+    assert "Did you mean 'green'? The first has blue, green, red, yellow" in done.err
+    (tmp_path / "stacks").mkdir()
+    table = pd.read_csv(cells / "train.csv").head(8)
+    table.to_csv(tmp_path / "train.csv", index=False)
+    shutil.copy(cells / "classes.txt", tmp_path)
+    for name in table["Id"]:
+        names = {"axes": "CYX", "Channel": {"Name": ["red", "green"]}}
+        tifffile.imwrite(tmp_path / "stacks" / f"{name}.ome.tif", np.full((2, 64, 64), 9, np.uint16), metadata=names)
+    stacks = ("-s", "data.image=stacks/{Id}.ome.tif", "-s", 'data.channels=["red","gren"]')
+    done = cli("train", tmp_path / "train.csv", *SMALL, *stacks, "--out", tmp_path / "run")
+    assert done.status == 2
+    assert "not one of the 8 images can be used" in done.err
+    assert "no channel 'gren'. Did you mean 'green'? It holds 2 channels, red, green" in done.err
+    assert nothing_left(tmp_path / "run")
 
 
 def test_a_channel_of_another_size_and_nan_pixels(cli: Cli, cells: Path, tmp_path: Path) -> None:
@@ -165,6 +218,7 @@ def test_a_channel_of_another_size_and_nan_pixels(cli: Cli, cells: Path, tmp_pat
     assert done.status == 2
     assert "channel 'green' has 32x64 pixels, channel 'red' 64x64" in done.err
     assert "NaN" in done.err
+    assert nothing_left(tmp_path / "run")
     done = cli("train", copy / "train.csv", *SMALL, "-s", "data.on_bad_image=skip", "--out", tmp_path / "run")
     assert done.status == 0, done.err
 
@@ -184,6 +238,7 @@ def test_tables_that_contradict_themselves(cli: Cli, cells: Path, tmp_path: Path
     place.unlink()
     assert done.status == 2
     assert all(word in done.err for word in words), done.err
+    assert nothing_left(tmp_path / "run")
 
 
 def test_a_group_in_two_preset_splits_is_a_leak(cli: Cli, cells: Path, tmp_path: Path) -> None:
@@ -195,6 +250,7 @@ def test_a_group_in_two_preset_splits_is_a_leak(cli: Cli, cells: Path, tmp_path:
     assert done.status == 2
     assert "on both sides of the split" in done.err
     assert "data.on_leak=warn" in done.err
+    assert nothing_left(tmp_path / "run")
 
 
 def test_the_resolved_config_repeats_the_channels(cell_run: Path) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from .conftest import TINY, Cli
+from .conftest import TINY, Cli, nothing_left
 
 SEVERAL = ("-s", "data.labels=shapes", "-s", 'data.separator="|"', "-s", "augment.vertical_flip=false")
 SHAPES = ("bar", "dot", "rim")
@@ -129,6 +129,17 @@ def test_a_submission_holds_class_numbers(cli: Cli, run_folder: Path, shapes: Pa
         assert [SHAPES[int(number)] for number in numbers.split()] == [name for name in names.split("|") if name]
 
 
+def test_a_merged_class_has_no_number_to_submit(cli: Cli, shapes: Path, tmp_path: Path) -> None:
+    merged = ("-s", 'data.classes=["bar","dot","rim"]', "-s", 'data.merge.inside=["bar","dot"]', "-s", "training.epochs=1")
+    assert cli("train", shapes, "--recipe", "quick", *TINY, *SEVERAL, *merged, "--out", tmp_path / "run").status == 0
+    done = cli("predict", tmp_path / "run", shapes, "--format", "submission", "--out", tmp_path / "submission.csv")
+    assert done.status == 2
+    assert "inside: no such class among the 3 of data.classes" in done.err
+    assert not (tmp_path / "submission.csv").exists()
+    assert cli("predict", tmp_path / "run", shapes, "--out", tmp_path / "table.csv").status == 0
+    assert "p_inside" in pd.read_csv(tmp_path / "table.csv")
+
+
 def test_evaluate_reads_the_table_as_training_did(cli: Cli, run_folder: Path, shapes: Path, tmp_path: Path) -> None:
     done = cli("evaluate", run_folder, shapes, "--out", tmp_path / "judged")
     assert done.status == 0, done.err
@@ -136,6 +147,24 @@ def test_evaluate_reads_the_table_as_training_did(cli: Cli, run_folder: Path, sh
     assert numbers["task"] == "multilabel"
     assert numbers["test"]["n"] == 60
     assert (tmp_path / "judged" / "report.html").exists()
+
+
+def test_rows_that_are_left_without_a_label_are_told_in_training_and_in_evaluation(cli: Cli, shapes: Path, tmp_path: Path) -> None:
+    table = pd.read_csv(shapes)
+    dropped = int((table["shapes"] == "dot").sum())
+    assert dropped > 3
+    kept = ("-s", 'data.keep=["bar","rim"]', "-s", "training.epochs=1")
+    done = cli("train", shapes, "--recipe", "quick", *TINY, *SEVERAL, *kept, "--out", tmp_path / "run")
+    assert done.status == 0, done.err
+    told = f"{dropped} of 60 rows are left without a label by the classes that were dropped, and are not used"
+    assert told in done.err
+    assert told in json.loads((tmp_path / "run" / "audit.json").read_text())["notes"]
+    assert len(pd.read_csv(tmp_path / "run" / "split.csv")) == 60 - dropped
+    done = cli("evaluate", tmp_path / "run", shapes, "--out", tmp_path / "judged")
+    assert done.status == 0, done.err
+    assert told in done.err
+    assert told in (tmp_path / "judged" / "report.html").read_text()
+    assert json.loads((tmp_path / "judged" / "metrics.json").read_text())["test"]["n"] == 60 - dropped
 
 
 def test_folds(cli: Cli, shapes: Path, tmp_path: Path) -> None:
@@ -197,7 +226,31 @@ def test_tables_that_contradict_themselves(cli: Cli, shapes: Path, tmp_path: Pat
     place.unlink()
     assert done.status == 2
     assert all(word in done.err for word in words), done.err
-    assert not (tmp_path / "run").exists() or not any((tmp_path / "run").iterdir())
+    assert nothing_left(tmp_path / "run")
+
+
+def test_a_temperature_a_class(cli: Cli, shapes: Path, tmp_path: Path) -> None:
+    asked = ("-s", "decision.calibrate=temperature", "-s", "training.epochs=1")
+    done = cli("train", shapes, "--recipe", "quick", *TINY, *SEVERAL, *asked, "--out", tmp_path / "run")
+    assert done.status == 0, done.err
+    assert "calibration: temperature a class" in done.err
+    lines = json.loads((tmp_path / "run" / "bundle" / "model.json").read_text())["decision"]["lines"]
+    assert len(lines) == 3
+    assert all(offset == 0 and slope > 0 for slope, offset in lines)
+
+
+def test_an_image_without_a_label_where_it_is_allowed(cli: Cli, shapes: Path, tmp_path: Path) -> None:
+    place = shapes.parent / "empty.csv"
+    table = pd.read_csv(shapes)
+    table.assign(shapes=table["shapes"].where(table.index % 20 != 3, "")).to_csv(place, index=False)
+    allowed = ("-s", "data.allow_empty=true", "-s", "training.epochs=1")
+    done = cli("train", place, "--recipe", "quick", *TINY, *SEVERAL, *allowed, "--out", tmp_path / "run")
+    assert done.status == 0, done.err
+    assert pd.read_csv(tmp_path / "run" / "split.csv")["label"].isna().sum() == 3
+    done = cli("evaluate", tmp_path / "run", place, "--out", tmp_path / "judged")
+    place.unlink()
+    assert done.status == 0, done.err
+    assert json.loads((tmp_path / "judged" / "metrics.json").read_text())["test"]["n"] == 60
 
 
 def test_a_threshold_that_needs_a_validation_part(cli: Cli, shapes: Path, tmp_path: Path) -> None:

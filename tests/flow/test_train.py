@@ -13,7 +13,7 @@ from .conftest import TINY, Cli
 
 RUN_FILES = {
     "audit.json", "bundle", "config.toml", "environment.json", "history.csv", "label_errors.csv", "metrics.json", "pictures",
-    "predictions.csv", "report.html", "run.log", "split.csv", "summary.json", "timing.json",
+    "predictions.csv", "report.html", "run.log", "split.csv", "summary.json", "timing.json", "weights.json",
 }  # fmt: skip
 
 

@@ -186,3 +186,10 @@ def test_python_of_the_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert names["scores"].shape == (4, 2)
     assert (tmp_path / "evaluations" / "gel-quick" / "metrics.json").is_file()
     assert "coverslip" in sys.modules
+
+
+def test_the_guide_lists_every_recipe_once() -> None:
+    text = (DOCS / "guide.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `([a-z0-9-]+)` \|", text[text.index("| recipe | for |") :].split("\n\n")[0], re.MULTILINE)
+    assert sorted(listed) == recipe_names()
+    assert len(listed) == 10

@@ -21,7 +21,7 @@ def test_the_tree_at_the_head_of_the_file_is_the_tree_in_the_code() -> None:
     classes = {name: value for name, value in vars(errors).items() if inspect.isclass(value) and issubclass(value, CoverslipError)}
     drawn = drawn_tree()
     assert drawn.keys() == classes.keys()
-    assert len(drawn) == 11
+    assert len(drawn) == 12
     parents: list[str] = []
     for name, (depth, builtin) in drawn.items():
         parents[depth:] = [name]
@@ -59,7 +59,14 @@ def test_bad_images_carry_the_whole_list_and_the_advice() -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "known", "near"), [("epocs", ["epochs", "ema"], "epochs"), ("mobilenetv2", ["vgg16", "mobilenetv2_100"], "mobilenetv2_100")]
+    ("word", "known", "near"),
+    [
+        ("epocs", ["epochs", "ema"], "epochs"),
+        ("mobilenetv2", ["vgg16", "mobilenetv2_100"], "mobilenetv2_100"),
+        ("id", ["Target", "Id"], "Id"),
+        ("Green", ["blue", "green"], "green"),
+        ("Golgi", ["Cytosol", "Golgi apparatus"], "Golgi apparatus"),
+    ],
 )
 def test_the_near_word_is_offered(word: str, known: list[str], near: str) -> None:
     assert did_you_mean(word, known) == f" Did you mean {near!r}?"
@@ -68,3 +75,4 @@ def test_the_near_word_is_offered(word: str, known: list[str], near: str) -> Non
 def test_nothing_is_offered_when_nothing_is_near() -> None:
     assert did_you_mean("zzz", ["epochs", "ema"]) == ""
     assert did_you_mean("zzz", []) == ""
+    assert did_you_mean("ep", ["epochs and what belongs to them"]) == ""

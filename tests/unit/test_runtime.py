@@ -12,13 +12,17 @@ from coverslip.errors import MissingExtraError, ResourceError
 from coverslip.runtime import (
     cache_folder,
     derived_seed,
+    environment_variables,
+    free_memory,
     git_state,
     hash_file,
     hash_text,
     machine_facts,
     package_versions,
+    peak_memory,
     require,
     to_json,
+    used_memory,
     write_file,
     write_json,
     writing,
@@ -227,6 +231,15 @@ def test_the_state_of_a_checkout_is_read_from_its_files(tmp_path: Path) -> None:
     assert (git_state(inner) or {})["commit"] == "def456"
 
 
+def test_environment_variables_hold_inside_the_block_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COVERSLIP_ONE", "before")
+    monkeypatch.delenv("COVERSLIP_TWO", raising=False)
+    with environment_variables({"COVERSLIP_ONE": "inside", "COVERSLIP_TWO": "inside"}):
+        assert os.environ["COVERSLIP_ONE"] == os.environ["COVERSLIP_TWO"] == "inside"
+    assert os.environ["COVERSLIP_ONE"] == "before"
+    assert "COVERSLIP_TWO" not in os.environ
+
+
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 def test_git_state_is_that_of_git_also_when_packed_detached_and_in_a_worktree(tmp_path: Path) -> None:
     def git(*words: str, folder: str = "repository") -> str:
@@ -248,3 +261,26 @@ def test_git_state_is_that_of_git_also_when_packed_detached_and_in_a_worktree(tm
             checked += 1
     assert checked == 6
     assert (git_state(tmp_path / "side") or {})["reference"] == "refs/heads/side"
+
+
+def test_memory_is_counted() -> None:
+    before = used_memory()
+    block = np.ones(50_000_000, dtype=np.uint8)
+    held = used_memory()
+    assert before + 40_000_000 < held < free_memory() + held
+    del block
+    assert peak_memory() > held - 5_000_000  # the kernel counts the pages of its threads in lots
+    assert used_memory() < held
+
+
+def test_a_container_may_have_less_memory_than_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit, used = tmp_path / "memory.max", tmp_path / "memory.current"
+    monkeypatch.setattr("coverslip.runtime.CONTAINER_MEMORY", ((str(limit), str(used)),))
+    whole = free_memory()
+    limit.write_text("1000000\n")
+    used.write_text("400000\n")
+    assert free_memory() == 600_000
+    used.write_text("1400000\n")
+    assert free_memory() == 0
+    limit.write_text("max\n")
+    assert free_memory() > 0.5 * whole

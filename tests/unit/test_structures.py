@@ -146,6 +146,13 @@ def test_headline_names_each_part_with_its_interval() -> None:
     assert "no honest number" in headline({})
 
 
+def test_a_macro_number_says_when_it_runs_over_some_of_the_classes() -> None:
+    number = {"value": 0.5, "low": None, "high": None, "classes_defined": 2}
+    metrics = {"task": "multilabel", "classes": ["a", "b", "c"], "test": {"n": 9, "macro_f1": number, "micro_f1": {"value": 0.25}}}
+    assert headline(metrics) == "test part, 9 images: macro f1 0.500 over 2 of 3 classes, micro f1 0.250, macro roc auc undefined"
+    assert "over" not in headline({**metrics, "classes": ["a", "b"]})
+
+
 def test_undefined_numbers_are_said() -> None:
     assert number_text({"value": None}) == "undefined"
     assert number_text({"value": 0.5, "low": None, "high": None}) == "0.500"

@@ -9,13 +9,22 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from coverslip.errors import BadImagesError, BundleError, ConfigError, CoverslipError, InputError, LeakError, WeightsError
+from coverslip.errors import (
+    BadImagesError,
+    BundleError,
+    ConfigError,
+    CoverslipError,
+    InputError,
+    LeakError,
+    UnreachableError,
+    WeightsError,
+)
 from coverslip.runtime import Progress as Callback
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
-WRONG_INPUT = (ConfigError, InputError, BadImagesError, LeakError, BundleError, WeightsError)
+WRONG_INPUT = (ConfigError, InputError, BadImagesError, LeakError, BundleError, WeightsError, UnreachableError)
 REDRAW_SECONDS = 0.1
 
 

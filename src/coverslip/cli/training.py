@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from coverslip.cli.console import err, out, progress_bar
+from coverslip.cli.options import Mlflow, Settings, TensorBoard
 
 if TYPE_CHECKING:
     from coverslip.start import Start
     from coverslip.structures import RunResult
-
-Settings = Annotated[list[str] | None, typer.Option("-s", "--set", metavar="KEY=VALUE", help="Override a key of the config.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -35,9 +34,12 @@ def train(
         bool, typer.Option("--dry-run", help="Load, audit and split; show the config and the model; train nothing.")
     ] = False,
     learning_curve: Annotated[bool, typer.Option("--learning-curve", help="Also measure accuracy against training-set size.")] = False,
+    tensorboard: TensorBoard = None,
+    mlflow: Mlflow = None,
 ) -> None:
     """Train, judge and save a classifier, and write its report."""
     from coverslip.start import begin
+    from coverslip.study.tracking import Tracking
 
     with progress_bar() as progress:
         start = begin(data, recipe=recipe, settings=settings or [], out=out_folder, resume=resume)
@@ -51,6 +53,8 @@ def train(
         from coverslip.report import write_report
         from coverslip.study.learning_curve import measure_learning_curve
 
+        tracking = Tracking(Path(data).absolute().stem or "runs", tensorboard, mlflow)
+        tracking.check()
         command = shlex.join(["coverslip", *sys.argv[1:]])
         result = run(
             start.config, start.folder, recipe=start.recipe, why=start.why, command=command, resume=resume, progress=progress, announce=_say
@@ -60,6 +64,7 @@ def train(
             measure_learning_curve(result.folder, progress=progress)
             write_report(result.folder)
             out.print("would more images help? The report now holds the learning curve", markup=False)
+        tracking.add(result.folder, result.folder.absolute().name)
 
 
 def demo(

@@ -29,16 +29,19 @@ def predict(
     ] = "table",
 ) -> None:
     """Score images; files that cannot be read are reported in the table and stop nothing."""
+    from coverslip.data.files import some
     from coverslip.predict import Model, submission, write_table
 
     model = Model(bundle, device=device)
     with progress_bar() as progress:
         frame = model.predict(inputs, progress)
     written = write_table(submission(frame, model) if form == "submission" else frame, out_file)
-    bad = int((frame["error"] != "").sum())
-    if bad:
-        err.print(f"[yellow]{bad} of {len(frame)} images could not be read; the column `error` says why[/yellow]")
-    out.print(f"{len(frame) - bad} images predicted: {written}", markup=False)
+    bad = frame[frame["error"] != ""]
+    if len(bad):
+        reasons = [f"{image}: {error}" for image, error in zip(bad["image"], bad["error"], strict=True)]
+        why = some(reasons) if form == "submission" else "the column `error` says why"
+        err.print(f"{len(bad)} of {len(frame)} images could not be read; {why}", markup=False, style="yellow")
+    out.print(f"{len(frame) - len(bad)} images predicted: {written}", markup=False)
 
 
 def evaluate(
@@ -60,8 +63,9 @@ def evaluate(
     out.print(f"report: {write_report(result.folder)}", markup=False)
 
 
-def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
-    """Write report.html of a run again, from its files."""
+def report(run: Annotated[Path, typer.Argument(metavar="RUN|STUDY", help="The folder of a run or of a study.")]) -> None:
+    """Write report.html of a run or a study again, from its files."""
     from coverslip.report import write_report
+    from coverslip.report.study import is_study, write_study_report
 
-    out.print(str(write_report(run)), markup=False)
+    out.print(str((write_study_report if is_study(run) else write_report)(run)), markup=False)

@@ -1,6 +1,6 @@
 """The typed config: sections, defaults, TOML files, `-s key=value` overrides, checks across sections."""
 
-from coverslip.config.loading import dump_toml, load_config, merge_layers, parse_overrides, read_toml, schema, with_values
+from coverslip.config.loading import dump_toml, load_config, merge_layers, parse_override, parse_overrides, read_toml, schema, with_values
 from coverslip.config.sections import (
     AugmentConfig,
     CacheConfig,
@@ -28,6 +28,7 @@ __all__ = [
     "dump_toml",
     "load_config",
     "merge_layers",
+    "parse_override",
     "parse_overrides",
     "read_toml",
     "schema",

@@ -64,14 +64,23 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     """
     layer: dict[str, Any] = {}
     for text in overrides:
-        key, found, value = text.partition("=")
-        if not found or not key.strip():
-            raise ConfigError(f"-s {text!r}: expected KEY=VALUE, for example -s training.epochs=5")
-        nested: Any = _parse_value(value.strip())
-        for name in reversed(key.strip().split(".")):
+        key, nested = parse_override(text)
+        for name in reversed(key.split(".")):
             nested = {name: nested}
         layer = merge_layers(layer, nested)
     return layer
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """The key and the value of one `section.key=value` text.
+
+    Raises:
+        ConfigError: a text without `=`.
+    """
+    key, found, value = text.partition("=")
+    if not found or not key.strip():
+        raise ConfigError(f"-s {text!r}: expected KEY=VALUE, for example -s training.epochs=5")
+    return key.strip(), _parse_value(value.strip())
 
 
 def _parse_value(text: str) -> Any:

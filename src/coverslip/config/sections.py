@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from coverslip.errors import ConfigError
 
@@ -42,7 +42,7 @@ class DataConfig(Section):
     merge: dict[str, list[str]] = {}
     """New class = list of old classes that it takes the place of."""
     classes: list[str] | str | None = None
-    """Class names in order, or a text file with one a line; numbers as labels count into them from 0. Natural order when not given."""
+    """Class names in order, or a text file with one a line; with several labels an image numbers as labels count into them from 0."""
     keep: list[str] | None = None
     """Several labels an image: the classes that are looked at, after merging; all when not given."""
     drop_rare: Annotated[int, Field(ge=0)] = 0
@@ -59,6 +59,21 @@ class DataConfig(Section):
     """Duplicates or groups on both sides of a split that was given: stop, or go on with a warning."""
     max_pixels: Count = 100_000_000
     """Largest image that is opened, in pixels (height x width)."""
+
+    @field_validator("channels", mode="before")
+    @classmethod
+    def _channels_are_named(cls, value: object) -> object:
+        if value is not None and not isinstance(value, (list, dict)):
+            raise ValueError('expected a list of names, such as ["red", "green"], or a table, such as { nucleus = "blue" }')
+        return value
+
+    @field_validator("labels")
+    @classmethod
+    def _columns_differ(cls, value: str | list[str]) -> str | list[str]:
+        twice = [] if isinstance(value, str) else [name for name in dict.fromkeys(value) if value.count(name) > 1]
+        if twice:
+            raise ValueError(f"expected each column once; {', '.join(twice)} stands there more than once")
+        return value
 
 
 class SplitConfig(Section):
@@ -201,7 +216,7 @@ class TrainingConfig(Section):
     steps_per_epoch: Count | None = None
     """Steps that count as an epoch, on images drawn at random; a pass over the training part when not given."""
     views: Annotated[int, Field(ge=0)] = 4
-    """`probe`: augmented copies of each training image whose features are cached beside the original."""
+    """`probe`: augmented copies of each training image whose features are cached beside the original; as many as `epochs`: one an epoch."""
     optimizer: Optimizer = "adamw"
     """`exact` solves a linear head on frozen features (L-BFGS, strength chosen by cross-validation); the others are first-order."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -258,8 +273,8 @@ class DecisionConfig(Section):
     """Several labels an image: `threshold` for all; one that maximises macro F1; one a class; or those that give the training shares."""
     at_least_one: bool = False
     """Several labels an image: an image without any gets the class whose score is nearest to its threshold."""
-    calibrate: bool = False
-    """Scale the scores by one temperature (one slope and offset a class, with several labels), fitted on the validation part."""
+    calibrate: bool | Literal["temperature", "platt"] = False
+    """Scores scaled by one `temperature`, with several labels by slope and offset a class (`platt`, what `true` means) or one a class."""
 
 
 class IntervalsConfig(Section):
@@ -322,11 +337,6 @@ class RunConfig(Section):
             (
                 training.optimizer == "exact" and model.head != "single",
                 f'training.optimizer = "exact" solves a linear head: it needs model.head = "single", not {model.head!r}',
-            ),
-            (
-                training.regime == "probe" and model.weights == "none",
-                'training.regime = "probe" needs learned weights, but model.weights = "none"; '
-                'say training.regime = "scratch", or name weights',
             ),
             (
                 training.regime == "probe" and augment.mixup > 0,

@@ -121,7 +121,7 @@ def audit(
         *_unreadable(bad),
         *_duplicate_findings(pairs),
         *_shortcut_findings(shortcuts),
-        *_balance_findings(counts),
+        *_balance_findings(counts, "balanced accuracy and macro F1" if simple else "macro F1 and the numbers of each class"),
         *_pixel_findings(facts, sizes),
         *_fit_findings(effect),
     ]
@@ -261,7 +261,7 @@ def _shortcut_findings(shortcuts: Sequence[Shortcut]) -> list[Finding]:
     ]
 
 
-def _balance_findings(counts: Mapping[str, int]) -> list[Finding]:
+def _balance_findings(counts: Mapping[str, int], fair: str) -> list[Finding]:
     if not counts:
         return []
     found = []
@@ -276,9 +276,7 @@ def _balance_findings(counts: Mapping[str, int]) -> list[Finding]:
     most, least = max(counts, key=lambda name: counts[name]), min(counts, key=lambda name: counts[name])
     ratio = counts[most] / counts[least]
     if ratio >= IMBALANCED:
-        message = (
-            f"{most} ({counts[most]}) has {ratio:.0f} times the images of {least} ({counts[least]}): look at balanced accuracy and macro F1"
-        )
+        message = f"{most} ({counts[most]}) has {ratio:.0f} times the images of {least} ({counts[least]}): look at {fair}"
         found.append(Finding("imbalance", "warning", message))
     return found
 

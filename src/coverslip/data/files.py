@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -79,12 +82,12 @@ def read_columns(path: Path) -> dict[str, list[str]]:
     """The columns of a CSV (`,` `;` or tab between values) or Parquet table as text; what is missing is the empty string.
 
     Raises:
-        InputError: the file is no table, or holds no rows.
+        InputError: the file is no table, holds no rows, or rows with more values than the head names.
     """
     try:
         frame = pd.read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path} cannot be read as a table: {str(error).splitlines()[0]}") from error
+    except (ValueError, OSError, pd.errors.ParserWarning) as error:
+        raise InputError(f"{path} cannot be read as a table: {_reason(error)}") from error
     if frame.empty:
         raise InputError(f"the table {path} has no rows")
     return {str(name).strip(): _as_text(frame[name]) for name in frame.columns}
@@ -99,7 +102,30 @@ def _read_csv(path: Path) -> pd.DataFrame:
         encoding = "cp1252"  # what spreadsheet programs write on Windows
     head = data.split(b"\n", 1)[0]
     separator = max((",", ";", "\t"), key=lambda mark: head.count(mark.encode()))
-    return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding=encoding, index_col=False)
+    read: Callable[..., pd.DataFrame]
+    read = partial(pd.read_csv, path, sep=separator, dtype=str, keep_default_na=False, encoding=encoding)  # type: ignore[assignment]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)  # pandas would drop what is beyond the head, with no more than a warning
+        try:
+            return read(index_col=False)
+        except pd.errors.ParserWarning:
+            names = read(index_col=False, nrows=0).columns
+            wide = read().reset_index()  # which takes the first columns for an index where rows are longer than the head
+            if (wide.iloc[:, len(names) :] != "").any(axis=None):
+                raise
+            return wide.iloc[:, : len(names)].set_axis(names, axis=1)
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error of pandas; rows with more values than the head has names in words of our own."""
+    said = str(error).splitlines()[0].removeprefix("Error tokenizing data. C error: ")
+    if isinstance(error, pd.errors.ParserWarning) or re.match(r"Expected \d+ fields", said):
+        place = re.search(r"line \d+", said)
+        return (
+            f"{place[0] if place else 'a line'} holds more values than there are columns in the head; put quotes around text that "
+            'holds the mark between columns, such as "one,two"'
+        )
+    return said
 
 
 def _as_text(column: pd.Series) -> list[str]:
@@ -117,7 +143,8 @@ def column_of(columns: Mapping[str, list[str]], name: str, path: Path, key: str)
     """
     if name in columns:
         return columns[name]
-    offer = f"{did_you_mean(name, columns)} Its columns: {', '.join(columns)}; say -s {key}=NAME"
+    form = ", or a pattern of file names such as 'images/{Id}.png'" if key == "data.image" else ""
+    offer = f"{did_you_mean(name, columns)} Its columns: {', '.join(columns)}; say -s {key}=NAME{form}"
     raise InputError(f"the table {path} has no column {name!r} ({key}).{offer}")
 
 

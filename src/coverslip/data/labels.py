@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,12 @@ from coverslip.structures import IntArray, Task, natural_order
 
 LabelSet = tuple[str, ...]
 """The labels of one image."""
+
+SEPARATORS: tuple[str, ...] = ("|", ";", ",", " ")
+"""What may stand between the labels of one image."""
+
+SEVERAL_IN_ONE = 0.1
+"""Share of the rows from which a mark inside labels looks like one between labels."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +68,13 @@ def single_labels(
     classes = _class_order(merged, config, folder) if known_classes is None else _refuse_strangers(set(merged), known_classes)
     position = {name: i for i, name in enumerate(classes)}
     order = "as stated" if config.classes or config.positive else "in natural order"
+    ordered = (f"classes {order}: {', '.join(classes)}",) if known_classes is None else ()
     return Labels(
         classes=classes,
         targets=np.array([position[label] for label in merged], dtype=np.int64),
         task=Task.BINARY if len(classes) == 2 else Task.MULTICLASS,
         kept=np.arange(len(labels), dtype=np.int64),
-        notes=(*_merge_notes(merge, Counter(merged)), f"classes {order}: {', '.join(classes)}"),
+        notes=(*_merge_notes(merge, Counter(merged)), *ordered),
     )
 
 
@@ -85,7 +93,8 @@ def _class_order(labels: list[str], config: DataConfig, folder: Path | None) -> 
         stated = class_names(config, folder)
         for name in stated:
             if name not in known:
-                raise InputError(f"data.classes names {name!r}, which is not in the data.{_offer(name, known)}")
+                hint = "".join(f" {note}" for note in separator_note(labels, None))
+                raise InputError(f"data.classes names {name!r}, which is not in the data.{_offer(name, known)}{hint and '.'}{hint}")
         absent = [name for name in classes if name not in stated]
         if absent or len(set(stated)) < len(stated):
             raise InputError(f"data.classes must name every class once; missing: {', '.join(absent) or 'none'}, found: {', '.join(stated)}")
@@ -107,6 +116,8 @@ def several_labels(
 ) -> Labels:
     """Classes and 0/1 targets. In this order: names for numbers, merging, the classes to keep, rare classes dropped.
 
+    A class is what an image carries, what is stated, and every column of 0 and 1, also one of zeros.
+
     Args:
         sets: n sets of labels as the source writes them.
         config: class names, merges, classes to keep, rare classes, empty sets.
@@ -120,7 +131,8 @@ def several_labels(
     """
     stated = class_names(config, folder) if config.classes is not None else None
     named = [tuple(_name(label, stated) for label in labels) for labels in sets]
-    found = {label for labels in named for label in labels}
+    columns = [_name(name, stated) for name in config.labels] if isinstance(config.labels, list) else []
+    found = {*columns, *(label for labels in named for label in labels)}
     if stated is not None:
         _refuse_unlisted(found, stated)
     merge = config.merge if known_classes is None else _present(config.merge, found)
@@ -139,13 +151,14 @@ def several_labels(
         targets[row, [position[label] for label in labels if label in position]] = 1
     kept, lost = _rows_with_labels(targets, sets, config)
     order = "as stated" if stated else "in natural order"
+    ordered = (f"classes {order}, several an image: {', '.join(classes)}",) if known_classes is None else ()
     counts = Counter(label for labels in merged for label in set(labels))
     return Labels(
         classes,
         targets[kept],
         Task.MULTILABEL,
         kept,
-        (*_merge_notes(merge, counts), *notes, *lost, f"classes {order}, several an image: {', '.join(classes)}"),
+        (*_merge_notes(merge, counts), *notes, *lost, *ordered),
     )
 
 
@@ -159,11 +172,18 @@ def _name(label: str, stated: Sequence[str] | None) -> str:
 def _refuse_unlisted(found: set[str], stated: Sequence[str]) -> None:
     unlisted = natural_order(found - set(stated))
     if unlisted:
-        offer = did_you_mean(unlisted[0], stated)
+        mark = next((mark for mark in SEPARATORS if _is_listed_apart(unlisted, mark, stated)), None)
+        offer = f" Parted at {mark!r} they are: {say_separator(mark)}." if mark else did_you_mean(unlisted[0], stated)
         raise InputError(
             f"{len(unlisted)} labels of the table are not in data.classes: {', '.join(unlisted[:5])}.{offer} "
             f"It names {len(stated)} classes: {', '.join(stated[:30])}; a number counts from 0 into them"
         )
+
+
+def _is_listed_apart(labels: Sequence[str], mark: str, stated: Sequence[str]) -> bool:
+    """Whether labels that are not in the list are made of listed ones with a mark between them."""
+    pieces = {_name(piece.strip(), stated) for label in labels for piece in label.split(mark)}
+    return pieces <= set(stated)
 
 
 def _chosen(classes: list[str], merged: list[LabelSet], config: DataConfig) -> tuple[tuple[str, ...], list[str]]:
@@ -205,11 +225,37 @@ def _rows_with_labels(targets: IntArray, sets: list[LabelSet], config: DataConfi
 # Both -----------------------------------------------------------------------------------------------------------------
 
 
+def say_separator(mark: str) -> str:
+    """The option that states what stands between labels, as one types it."""
+    return f"-s 'data.separator=\"{mark}\"'"
+
+
+def separator_note(texts: Sequence[str], separator: str | None) -> tuple[str, ...]:
+    """A sentence where labels that are taken as they stand look like several in one.
+
+    Spaces count between numbers only, for names of classes hold spaces too.
+
+    >>> [note] = separator_note(["a|b", "b", "a"], None)
+    >>> print(note)
+    1 labels hold '|' and are taken as they stand; for several labels an image say -s 'data.separator="|"'
+    """
+    if separator is not None and any(separator in text for text in texts):
+        return ()
+    for mark in SEPARATORS:
+        joined = sum(bool(re.fullmatch(r"\d+( +\d+)+", text)) if mark == " " else mark in text for text in texts)
+        if joined > SEVERAL_IN_ONE * len(texts):
+            none = f"no label holds {separator!r}, but " if separator is not None else ""
+            return (
+                f"{none}{joined} labels hold {mark!r} and are taken as they stand; for several labels an image say {say_separator(mark)}",
+            )
+    return ()
+
+
 def class_names(config: DataConfig, folder: Path | None = None) -> list[str]:
     """The stated class names; a text file is looked for as it is named, then beside the table.
 
     Raises:
-        InputError: no such file, or a name twice.
+        InputError: no such file, one that is no plain text, or a name twice.
     """
     if config.classes is None or isinstance(config.classes, list):
         names = list(config.classes or ())
@@ -218,11 +264,23 @@ def class_names(config: DataConfig, folder: Path | None = None) -> list[str]:
         file = next((place for place in places if place.is_file()), None)
         if file is None:
             raise InputError(f"data.classes = {config.classes!r}: there is no such file; expected a list of names, or a text file of them")
-        names = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        names = _lines_of(file)
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise InputError(f"data.classes names {', '.join(twice)} more than once")
     return names
+
+
+def _lines_of(file: Path) -> list[str]:
+    """The lines of a file of class names; a table would make a class of its head, and shift the numbers of all others."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"data.classes = {str(file)!r}: not UTF-8 text ({error.reason}); expected one class name a line") from error
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if file.suffix.lower() in (".csv", ".tsv", ".parquet") and lines and re.search("[,;\t]", lines[0]):
+        raise InputError(f"data.classes = {str(file)!r} is a table, which begins {lines[0]!r}; expected a text file, one class name a line")
+    return lines
 
 
 def _new_names(merge: Mapping[str, Sequence[str]], known: set[str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import posixpath
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -74,7 +75,7 @@ class Pattern:
         """
         for name in self.columns:
             if name not in columns:
-                offer = did_you_mean(name, columns)
+                offer = did_you_mean(name, [*columns, *([] if self.of_channels else [CHANNEL])])
                 raise InputError(
                     f"the table {where} has no column {name!r} (data.image = {self.text!r}).{offer} Its columns: {', '.join(columns)}"
                 )
@@ -116,6 +117,27 @@ class Pattern:
         last = [place for place, piece in enumerate(pieces) for name in _FIELD.findall(piece) if name != CHANNEL][-1]
         channel = [place for place, piece in enumerate(pieces) if f"{{{CHANNEL}}}" in piece]
         return Pattern("/".join(pieces[min([last, *channel]) :]), self.channels)
+
+    def any_channel(self, file: str) -> tuple[str, str] | None:
+        """What the files of one sample are called whatever their channel: a glob, and a regular expression with the group `c`.
+
+        Args:
+            file: one that `files` gave.
+
+        Returns:
+            None where values of columns hold folders.
+
+        >>> Pattern("{Id}_{channel}.png", Channel.of("rde")).any_channel("a_rde.png")
+        ('a_*.png', 'a_(?P<c>[^/]+)\\\\.png')
+        """
+        found = re.fullmatch(self._expression(), file)
+        if found is None:
+            return None
+        values = {name: found[f"f{place}"] for place, name in enumerate(self.columns)}
+        pieces = [values.get(piece) if number % 2 else piece for number, piece in enumerate(_FIELD.split(self.text))]
+        groups = iter(["(?P<c>[^/]+)", *["(?P=c)"] * len(pieces)])
+        like = "".join("*" if piece is None else glob.escape(piece) for piece in pieces)
+        return like, "".join(next(groups) if piece is None else re.escape(piece) for piece in pieces)
 
     def _expression(self) -> str:
         """A regular expression with a group `f<number>` for each column."""

@@ -214,12 +214,13 @@ def _shades(pixels: PixelArray) -> _Shades:
         small = shrink(levels, THUMBNAIL_SIDE, THUMBNAIL_SIDE)
         return _Shades(float(levels.mean(dtype=np.float64)), float(levels.std()), float(levels.min()), float(levels.max()), small)
     picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).convert("L")
-    counts, values = np.array(picture.histogram()), np.arange(256) / 255
-    mean = float(counts @ values / counts.sum())
-    seen = values[counts > 0]
+    levels = np.asarray(picture, dtype=np.float32).ravel()
+    mean = levels.mean()
+    centred = levels - mean
+    deviation = np.sqrt(centred @ centred / len(centred))
     cells = picture.convert("F").resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX)
-    deviation = float(np.sqrt(counts @ (values - mean) ** 2 / counts.sum()))
-    return _Shades(mean, deviation, float(seen[0]), float(seen[-1]), np.asarray(cells) * np.float32(1 / 255))
+    mean, deviation, low, high = np.array([mean, deviation, levels.min(), levels.max()]) / 255
+    return _Shades(float(mean), float(deviation), float(low), float(high), np.asarray(cells) * np.float32(1 / 255))
 
 
 def grey_levels(pixels: PixelArray) -> npt.NDArray[np.float32]:
@@ -258,11 +259,14 @@ def usable_rows(table: Table, scan: Scan, on_bad_image: Literal["stop", "skip"])
 
     Raises:
         BadImagesError: there are bad images, and `on_bad_image` is `stop`; the whole list.
-        InputError: without the bad images a class of single labels has no image.
+        InputError: all images are bad for one reason, or without the bad ones a class of single labels has no image.
     """
     bad = {str(image): str(error) for image, error in zip(scan.facts["image"], scan.facts["error"], strict=True) if error}
     if not bad:
         return table, scan, bad
+    if len(bad) == len(table) > 1 and len(set(bad.values())) == 1:
+        name, reason = next(iter(bad.items()))
+        raise InputError(f"not one of the {len(bad)} images can be used, all for one reason, as {name}: {reason}")
     if on_bad_image == "stop":
         raise BadImagesError(bad, 'mend or remove them, or leave them out and have them recorded: -s data.on_bad_image="skip"')
     kept = np.flatnonzero((scan.facts["error"] == "").to_numpy()).astype(np.int64)

@@ -13,10 +13,10 @@ import numpy as np
 
 from coverslip.config import DataConfig, SplitConfig
 from coverslip.data.files import TABLE_SUFFIXES, column_of, existing_path, files_below, is_clutter, read_columns, some, suffixes
-from coverslip.data.labels import LabelSet, several_labels, single_labels
+from coverslip.data.labels import LabelSet, separator_note, several_labels, single_labels
 from coverslip.data.patterns import Pattern, is_pattern, missing_files
 from coverslip.data.reading import stated_channels
-from coverslip.errors import ConfigError, InputError, MissingInputError
+from coverslip.errors import ConfigError, InputError, MissingInputError, did_you_mean
 from coverslip.structures import StrArray, Table, natural_key, natural_order
 
 PART_NAMES = {
@@ -28,6 +28,10 @@ PART_NAMES = {
     "test": "test",
     "testing": "test",
 }
+
+
+YES, NO = frozenset({"1", "1.0", "true"}), frozenset({"0", "0.0", "false"})
+"""What a column of 0 and 1 may hold, in lower case."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ def load_table(config: DataConfig, split: SplitConfig, *, known_classes: Sequenc
         labels = single_labels(rows.labels, config, known_classes, folder=rows.root)
     else:
         labels = several_labels(rows.sets, config, known_classes, folder=rows.root)
-    groups, preset, kept = _groups(rows, split.group), rows.preset, labels.kept
+    groups, preset, kept = _groups(rows, split.group, path), rows.preset, labels.kept
     return Table(
         root=rows.root,
         images=tuple(rows.images[row] for row in kept),
@@ -121,9 +125,13 @@ def _read_folder(root: Path, config: DataConfig) -> _Rows:
     pieces = [name.split("/") for name in images]
     loose = {name for name, piece in zip(images, pieces, strict=True) if len(piece) < depth + 2}
     images, pieces = [name for name in images if name not in loose], [piece for piece in pieces if len(piece) >= depth + 2]
+    table = next((name for name in ignored if "/" not in name and posixpath.splitext(name)[1].lower() in TABLE_SUFFIXES), None)
+    beside = f"; it holds the table {table}: to read that, say {root / table}" if table else ""
     if not images:
         found = f"{len(loose)} images that lie in no class folder" if loose else f"no file that ends in {suffixes()}"
-        raise InputError(f"{root} holds {found}; expected a folder for each class with its images inside")
+        raise InputError(f"{root} holds {found}; expected a folder for each class with its images inside{beside}")
+    if table and len({piece[depth] for piece in pieces}) == 1:
+        raise InputError(f"{root} holds the folder {pieces[0][depth]} only; expected a folder for each class{beside}")
     _refuse_empty_folders(root, sorted(parts) if depth else [""], {"/".join(piece[: depth + 1]) for piece in pieces})
     names, files, strangers = _gathered(root, images, config)
     pieces = [name.split("/") for name in names]
@@ -160,9 +168,36 @@ def _gathered(root: Path, images: list[str], config: DataConfig) -> tuple[list[s
 
 def _refuse_missing(root: Path, names: list[str], files: list[tuple[str, ...]], config: DataConfig) -> None:
     exists = {file: (root / file).is_file() for own in files for file in own}
-    missing = missing_files(names, files, stated_channels(config), exists)
+    if not any(exists.values()):
+        shown = some(list(dict.fromkeys(files[0])))
+        named = "data.image" if file_pattern(config) is None else f"data.image = {config.image!r}"
+        raise MissingInputError(
+            f"not one file of the {len(names)} images is there ({named}); the first would be {shown}; names are relative to {root}"
+            f"{_offer_channels(root, files[0], config)}"
+        )
+    channels = stated_channels(config)
+    missing = missing_files(names, files, channels, exists)
     if missing:
-        raise MissingInputError(f"{len(missing)} of the {len(names)} images lack files: {some(missing)}; names are relative to {root}")
+        lost = [own[place] for own in files[:1] for place in range(len(own)) if not any(exists[each[place]] for each in files)]
+        offer = _offer_channels(root, tuple(lost), config)
+        raise MissingInputError(
+            f"{len(missing)} of the {len(names)} images lack files: {some(missing)}; names are relative to {root}{offer}"
+        )
+
+
+def _offer_channels(root: Path, lost: tuple[str, ...], config: DataConfig) -> str:
+    """A sentence on the channels that a sample has, for files of channels that no sample has; empty where there is nothing to say."""
+    pattern = file_pattern(config)
+    like = pattern.any_channel(lost[0]) if pattern is not None and pattern.of_channels and lost else None
+    if like is None:
+        return ""
+    matches = [re.fullmatch(like[1], path.relative_to(root).as_posix()) for path in root.glob(like[0])]
+    found = natural_order({match["c"] for match in matches if match})
+    if not found:
+        return ""
+    sources = [channel.source for channel in stated_channels(config)]
+    wrong = next(source for source in sources if source not in found)
+    return f". No image has the channel {wrong!r}.{did_you_mean(wrong, found)} The first has {', '.join(found)} (data.channels)"
 
 
 def _is_part(folder: Path) -> bool:
@@ -188,11 +223,12 @@ def _read_table(path: Path, config: DataConfig, split: SplitConfig) -> _Rows:
     labels = column_of(columns, config.labels, path, "data.labels") if isinstance(config.labels, str) else list(map("|".join, sets or ()))
     if sets is None:
         _refuse_empty(path, "data.labels", labels)
-    _refuse_duplicates(path, images, labels)
+    _refuse_duplicates(path, images, labels, sets)
     _refuse_missing(path.parent, images, files, config)
     preset = None if split.preset is None else _parts(column_of(columns, split.preset, path, "split.preset"), path, split.preset)
     named = None if file_pattern(config) is None else files
-    return _Rows(path.parent, images, labels, named, sets, preset, columns, notes=_separator_notes(labels, config))
+    notes = separator_note(labels, config.separator) if isinstance(config.labels, str) else ()
+    return _Rows(path.parent, images, labels, named, sets, preset, columns, notes=notes)
 
 
 def _refuse_empty(path: Path, key: str, values: list[str]) -> None:
@@ -208,24 +244,15 @@ def _label_sets(columns: Mapping[str, list[str]], config: DataConfig, path: Path
             return None
         texts = column_of(columns, config.labels, path, "data.labels")
         return [tuple(dict.fromkeys(filter(None, map(str.strip, text.split(config.separator))))) for text in texts]
-    marks = {name: column_of(columns, name, path, "data.labels") for name in config.labels}
-    wrong = [f"{name} {value!r}" for name, values in marks.items() for value in sorted(set(values) - {"0", "1"})]
+    marks = {name: [value.casefold() for value in column_of(columns, name, path, "data.labels")] for name in config.labels}
+    wrong = [
+        f"{repr(value) if value else 'nothing'} under {name} (line {values.index(value) + 2})"
+        for name, values in marks.items()
+        for value in sorted(set(values) - YES - NO)
+    ]
     if wrong:
         raise InputError(f"the columns of data.labels in {path} hold {some(wrong)}; expected 0 or 1 in every row, one column a class")
-    return [tuple(name for name in marks if marks[name][row] == "1") for row in range(len(next(iter(marks.values()))))]
-
-
-def _separator_notes(labels: list[str], config: DataConfig) -> tuple[str, ...]:
-    """A hint where one label looks like several."""
-    if config.separator is not None or not isinstance(config.labels, str):
-        return ()
-    for mark in ("|", ";", ","):
-        joined = sum(mark in label for label in labels)
-        if joined > 0.1 * len(labels):
-            return (
-                f"{joined} labels hold {mark!r} and are taken as they stand; for several labels an image say data.separator = {mark!r}",
-            )
-    return ()
+    return [tuple(name for name in marks if marks[name][row] in YES) for row in range(len(next(iter(marks.values()))))]
 
 
 def _parts(values: list[str], path: Path, column: str) -> list[str]:
@@ -237,22 +264,23 @@ def _parts(values: list[str], path: Path, column: str) -> list[str]:
     return [PART_NAMES[value.casefold()] for value in values]
 
 
-def _refuse_duplicates(path: Path, images: list[str], labels: list[str]) -> None:
+def _refuse_duplicates(path: Path, images: list[str], labels: list[str], sets: list[LabelSet] | None) -> None:
     found: dict[str, set[str]] = {}
+    said = labels if sets is None else ["|".join(natural_order(own)) for own in sets]
     counts = Counter(posixpath.normpath(image) for image in images)
-    for image, label in zip(images, labels, strict=True):
+    for image, label in zip(images, said, strict=True):
         if counts[posixpath.normpath(image)] > 1:
             found.setdefault(posixpath.normpath(image), set()).add(label)
-    torn = [f"{image} ({', '.join(natural_order(names))})" for image, names in found.items() if len(names) > 1]
+    apart = " and " if sets is not None else ", "
+    torn = [f"{image} ({apart.join(natural_order(names))})" for image, names in found.items() if len(names) > 1]
     if torn:
-        raise InputError(
-            f"{len(torn)} images stand under two labels in {path}: {some(torn)}; one image has one label, remove the wrong rows"
-        )
+        one = "one image has one label" if sets is None else "one image stands in one row with all its labels"
+        raise InputError(f"{len(torn)} images stand under two labels in {path}: {some(torn)}; {one}, remove the wrong rows")
     if found:
         raise InputError(f"{len(found)} images are listed more than once in {path}: {some(found)}; remove the repeated rows")
 
 
-def _groups(rows: _Rows, group: str | None) -> StrArray | None:
+def _groups(rows: _Rows, group: str | None, path: Path) -> StrArray | None:
     if group is None:
         return None
     if not group.startswith("regex:"):
@@ -260,7 +288,9 @@ def _groups(rows: _Rows, group: str | None) -> StrArray | None:
             raise InputError(
                 f"split.group = {group!r} names a column, but {rows.root} is a folder; say regex:PATTERN for a part of the file name"
             )
-        return np.array(column_of(rows.columns, group, rows.root, "split.group"), dtype=np.str_)
+        names = column_of(rows.columns, group, path, "split.group")
+        _refuse_empty(path, "split.group", names)
+        return np.array(names, dtype=np.str_)
     try:
         pattern = re.compile(group.removeprefix("regex:"))
     except re.error as error:

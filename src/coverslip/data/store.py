@@ -6,7 +6,7 @@ The same pass measures the files (`Scan`), so that an image is decoded once for 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -56,6 +56,33 @@ class Pixels:
         """Pixels of images in memory."""
         array = np.stack([geometry.apply(image) for image in images])
         return Pixels(array, np.arange(len(array)), hash_text("memory", str(geometry), array.tobytes().hex()))
+
+
+@dataclass(frozen=True)
+class FilePixels(Pixels):
+    """Pixels that are decoded from the files again each time that they are read, several files at a time.
+
+    Attributes:
+        samples: the files of each table row.
+        reading: how they become one image.
+        geometry: how an image becomes stored pixels.
+    """
+
+    samples: Sequence[tuple[Path, ...]]
+    reading: Reading
+    geometry: Geometry
+
+    def read(self, rows: IntArray) -> PixelArray:
+        """The pixels of some table rows, (m, h, w, c).
+
+        Raises:
+            ImageReadError: a file cannot be read any more.
+        """
+
+        def decode(row: int) -> PixelArray:
+            return self.geometry.apply(self.reading.read(self.samples[row])[0])
+
+        return np.stack(list(in_order(decode, rows.tolist())))
 
 
 def load_pixels(table: Table, reading: Reading, geometry: Geometry, limit: int, progress: Progress = no_progress) -> tuple[Pixels, Scan]:

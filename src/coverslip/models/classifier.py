@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -61,13 +62,59 @@ def build_classifier(config: ModelConfig, *, channels: int, classes: int, size: 
         ConfigError: an unknown backbone, or one that cannot take these arguments or this size.
         WeightsError: the weights are missing or do not fit.
     """
+    return _with_head(_build_backbone(config, channels, size, seed), config, channels, classes)
+
+
+@dataclass(frozen=True)
+class _Built:
+    """A backbone, the weights it came from (without its tensors), and torch's generator as it stood when it was built."""
+
+    backbone: Backbone
+    weights: Weights | None
+    generator: Tensor
+
+
+def _build_backbone(config: ModelConfig, channels: int, size: Size, seed: int) -> _Built:
     weights = find_weights(config.backbone, config.weights)
     with seeded(seed):
         backbone = assemble_backbone(config, weights, channels, size)
-        classifier = Classifier(backbone, config.head, classes)
-    notes = (f"backbone weights: {backbone.weights}", *_first_layer_note(config, weights, channels), *_go_on(classifier.head, weights))
+        return _Built(backbone, replace(weights, state={}) if weights else None, torch.get_rng_state())
+
+
+def _with_head(built: _Built, config: ModelConfig, channels: int, classes: int) -> Classifier:
+    with seeded(0):
+        torch.set_rng_state(built.generator)
+        classifier = Classifier(built.backbone, config.head, classes)
+    notes = (
+        f"backbone weights: {built.backbone.weights}",
+        *_first_layer_note(config, built.weights, channels),
+        *_go_on(classifier.head, built.weights),
+    )
     classifier.notes = notes
     return classifier
+
+
+class FrozenBackbones:
+    """Frozen backbones that neighbouring runs of a process share, so that each is read or drawn once.
+
+    Attributes:
+        every_row: whether these runs look at different rows of the same images, so that features are best computed of all.
+    """
+
+    def __init__(self, kept: int = 2, *, every_row: bool = False) -> None:
+        self.kept = kept
+        self.every_row = every_row
+        self._built: dict[str, _Built] = {}
+
+    def classifier(self, config: ModelConfig, *, channels: int, classes: int, size: Size, seed: int) -> Classifier:
+        """What `build_classifier` gives, with a backbone that may be that of an earlier call: it must not be changed."""
+        asked = config.model_copy(update={"head": "single", "class_groups": None})
+        key = f"{asked.model_dump_json()} {channels} {size} {seed}"
+        if key not in self._built:
+            while len(self._built) >= self.kept:
+                self._built.pop(next(iter(self._built)))
+            self._built[key] = _build_backbone(config, channels, size, seed)
+        return _with_head(self._built[key], config, channels, classes)
 
 
 def _first_layer_note(config: ModelConfig, weights: Weights | None, channels: int) -> tuple[str, ...]:

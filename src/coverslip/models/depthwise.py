@@ -28,7 +28,8 @@ class _Strided(torch.autograd.Function):
     def backward(ctx: Any, above: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
         images, weight = ctx.saved_tensors
         rows, columns = (images.shape[2 + axis] + 2 * ctx.padding[axis] - weight.shape[2 + axis] + 1 for axis in (0, 1))
-        spread = above.new_zeros((*above.shape[:2], rows, columns)).contiguous(memory_format=torch.channels_last)
+        shape = (*above.shape[:2], rows, columns)
+        spread = torch.empty(shape, dtype=above.dtype, device=above.device, memory_format=torch.channels_last).zero_()
         spread[:, :, :: ctx.stride[0], :: ctx.stride[1]] = above
         for_images, for_weight, _ = torch.ops.aten.convolution_backward(
             spread, images, weight, None, (1, 1), ctx.padding, (1, 1), False, (0, 0), len(weight), (ctx.needs_input_grad[0], True, False)

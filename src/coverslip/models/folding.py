@@ -12,10 +12,12 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 TOLERANCE = 1e-4
 """Largest difference between a network and its folded copy, as a share of its largest output."""
+HALF_TOLERANCE = 0.05
+"""The same for a copy in bfloat16, which has three significant digits."""
 
 
 @torch.inference_mode()
-def fold_batch_norms(module: nn.Module, image: Tensor) -> nn.Module:
+def fold_batch_norms(module: nn.Module, image: Tensor, *, half: bool = False) -> nn.Module:
     """A copy for scoring, in evaluation mode, in which convolutions do the work of the batch norms behind them.
 
     Pairs are found by watching one image go through. The copy is proven on random images: where it does not agree with the
@@ -24,6 +26,7 @@ def fold_batch_norms(module: nn.Module, image: Tensor) -> nn.Module:
     Args:
         module: a network; left as it was but for its mode.
         image: float32 (1, channels, height, width) on the network's device; only its shape matters.
+        half: whether the copy holds bfloat16 weights and takes bfloat16 images: autocast would cast both anew for each batch.
     """
     module.eval()
     folded = copy.deepcopy(module)
@@ -33,7 +36,13 @@ def fold_batch_norms(module: nn.Module, image: Tensor) -> nn.Module:
         folded.set_submodule(names[convolution], fuse_conv_bn_eval(convolution, norm))
         after = [getattr(norm, name) for name in ("drop", "act") if hasattr(norm, name)]  # timm's batch norms bring an activation
         folded.set_submodule(names[norm], nn.Sequential(*(one for one in after if not isinstance(one, nn.Identity))))
-    return folded.to(memory_format=torch.channels_last) if pairs and _agree(module, folded, image) else module
+    folded = folded.to(memory_format=torch.channels_last)
+    if not pairs or not _agree(module, folded, image, TOLERANCE):
+        return module
+    if not half:
+        return folded
+    halved = copy.deepcopy(folded).to(dtype=torch.bfloat16)
+    return halved if _agree(folded, halved, image, HALF_TOLERANCE) else folded
 
 
 def _pairs(module: nn.Module, image: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
@@ -61,8 +70,13 @@ def _pairs(module: nn.Module, image: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNo
     return [(convolution, norm) for convolution, norm in found if runs[convolution] == runs[norm] == 1]
 
 
-def _agree(module: nn.Module, folded: nn.Module, image: Tensor) -> bool:
+def _agree(module: nn.Module, other: nn.Module, image: Tensor, tolerance: float) -> bool:
     generator = torch.Generator().manual_seed(0)
     images = torch.randn((2, *image.shape[1:]), generator=generator).to(image)
-    expected, found = module(images), folded(images)
-    return bool((expected - found).abs().max() <= TOLERANCE * expected.abs().max())
+    expected, found = module(images), other(images.to(kind_of(other))).float()
+    return bool((expected - found).abs().max() <= tolerance * expected.abs().max())
+
+
+def kind_of(module: nn.Module) -> torch.dtype:
+    """The dtype of a network's weights, in which it takes its images."""
+    return next(module.parameters()).dtype

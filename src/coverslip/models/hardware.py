@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+import ctypes
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
 from coverslip.errors import ConfigError
+
+NO_GPU = 'training.device = "gpu", but torch sees no GPU here'
+"""How the error begins where a GPU is asked for and there is none."""
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -22,8 +29,15 @@ def choose_device(wanted: str) -> torch.device:
     if torch.backends.mps.is_available():
         return torch.device("mps")
     if wanted == "gpu":
-        raise ConfigError('training.device = "gpu", but torch sees no GPU here; say training.device = "auto" or "cpu"')
+        raise ConfigError(f'{NO_GPU}; say training.device = "auto" or "cpu"')
     return torch.device("cpu")
+
+
+def visible_gpus() -> list[str]:
+    """The CUDA devices that this process may use, as `CUDA_VISIBLE_DEVICES` names them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = torch.cuda.device_count()
+    return [name.strip() for name in named.split(",")][:count] if named else [str(number) for number in range(count)]
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:
@@ -40,6 +54,45 @@ def choose_precision(wanted: str, device: torch.device) -> str:
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
     """Forward passes in bfloat16 where `precision` says so."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
+"""Parameters of glibc's `mallopt`."""
+
+
+@contextmanager
+def keeping_memory(device: torch.device) -> Iterator[None]:
+    """On a CPU under Linux: memory that is freed inside the block stays with the process until its end.
+
+    glibc gives large blocks back at once, and the system then hands them out again page by page, zeroed: at 320x416 pixels
+    that takes a fifth of a training step. Where there is no glibc, nothing is changed. Blocks may be nested.
+    """
+    library = ctypes.CDLL(None) if sys.platform == "linux" and device.type == "cpu" else None
+    if library is None or not hasattr(library, "mallopt") or not hasattr(library, "malloc_trim") or _kept:
+        yield
+        return
+    _kept.append(device)
+    library.mallopt(MMAP_MAX, 0)
+    library.mallopt(TRIM_THRESHOLD, -1)
+    try:
+        yield
+    finally:
+        library.mallopt(MMAP_MAX, 65_536)
+        library.mallopt(MMAP_THRESHOLD, 32 * 1024**2)  # what glibc itself comes to in a process that frees large blocks
+        library.mallopt(TRIM_THRESHOLD, 64 * 1024**2)
+        library.malloc_trim(0)
+        _kept.clear()
+
+
+_kept: list[torch.device] = []
+
+
+def wait_for(device: torch.device) -> None:
+    """Return when a GPU has done what it was told to do; a CPU always has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def hardware_name(device: torch.device) -> str:

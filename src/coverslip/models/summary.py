@@ -171,6 +171,11 @@ def _at_depth(module: nn.Module, path: str, depth: int, shapes: dict[str, Shape]
         yield from _at_depth(child, f"{path}.{child_name}" if path else child_name, depth - 1, shapes)
 
 
+def weight_groups(model: nn.Module, most: int) -> list[tuple[str, list[nn.Parameter]]]:
+    """(name, parameters) of the parts of a model at the greatest depth that fits into so many groups; together they are all of it."""
+    return [(name, own) for _, name, _, own, _ in _rows(model, {}, most) if own]
+
+
 def _trainable(parameters: list[nn.Parameter]) -> str:
     if not parameters:
         return ""

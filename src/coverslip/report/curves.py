@@ -21,7 +21,7 @@ def roc_points(truth: BoolArray, scores: FloatArray) -> tuple[FloatArray, FloatA
     hits, alarms = _cumulated(truth, scores)
     if not truth.any() or truth.all():
         return None
-    return _thinned(np.append(0.0, alarms / alarms[-1]), np.append(0.0, hits / hits[-1]))
+    return thinned(np.append(0.0, alarms / alarms[-1]), np.append(0.0, hits / hits[-1]))
 
 
 def precision_recall_points(truth: BoolArray, scores: FloatArray) -> tuple[FloatArray, FloatArray] | None:
@@ -36,7 +36,7 @@ def precision_recall_points(truth: BoolArray, scores: FloatArray) -> tuple[Float
     needed = int(np.argmax(hits == hits[-1])) + 1
     hits, alarms = hits[:needed], alarms[:needed]
     precision = hits / (hits + alarms)
-    return _thinned(np.append(0.0, hits / hits[-1]), np.append(precision[0], precision))
+    return thinned(np.append(0.0, hits / hits[-1]), np.append(precision[0], precision))
 
 
 def _cumulated(truth: BoolArray, scores: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -47,7 +47,8 @@ def _cumulated(truth: BoolArray, scores: FloatArray) -> tuple[FloatArray, FloatA
     return np.cumsum(outcome)[last], np.cumsum(1 - outcome)[last]
 
 
-def _thinned(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
+def thinned(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """At most `MOST_POINTS` points of a curve, the first and the last among them."""
     if len(x) <= MOST_POINTS:
         return x, y
     keep = np.unique(np.linspace(0, len(x) - 1, MOST_POINTS).round().astype(np.int64))

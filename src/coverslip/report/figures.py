@@ -146,11 +146,13 @@ def history(table: pd.DataFrame, columns: Mapping[str, str], ylabel: str, folds:
             axes.plot(part["step"], part[column], color=FAINT, linewidth=0.7, alpha=0.55)
     for (column, name), colour in zip(columns.items(), SERIES, strict=False):
         part = table.dropna(subset=[column])
-        phases = [rows for _, rows in part.groupby("phase", sort=False, dropna=False)] if "phase" in part else [part]
+        keys = [key for key in ("group", "phase") if key in part]
+        phases = [rows for _, rows in part.groupby(keys, sort=False, dropna=False)] if keys else [part]
         for i, rows in enumerate(phases):
             marker = "o" if len(part) <= 25 or len(rows) == 1 else ""
             axes.plot(rows["step"], rows[column], color=colour, label="" if i else name, marker=marker, markersize=3.5, linewidth=1.6)
     _mark_phases(axes, table)
+    _epochs_above(axes, table)
     axes.set_xlabel("step")
     axes.set_ylabel(ylabel)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -343,6 +345,23 @@ def _mark_phases(axes: Axes, table: pd.DataFrame) -> None:
         color=MUTED,
         fontsize=7.5,
     )
+
+
+def _epochs_above(axes: Axes, table: pd.DataFrame) -> None:
+    """A second axis on top that counts in epochs, where the history has them."""
+    known = table.dropna(subset=["epoch"]).sort_values("step") if "epoch" in table else table.iloc[:0]
+    steps, epochs = known["step"].to_numpy(dtype=np.float64), (known["epoch"] if len(known) else known["step"]).to_numpy(dtype=np.float64)
+    if len(known) < 2 or epochs[-1] <= epochs[0] or steps[-1] <= steps[0]:
+        return
+    above = axes.twiny()
+    above.grid(visible=False)
+    above.spines["top"].set_visible(False)
+    low, high = axes.get_xlim()
+    rate = (epochs[-1] - epochs[0]) / (steps[-1] - steps[0])
+    above.set_xlim(*(epochs[0] + (end - steps[0]) * rate for end in (low, high)))
+    above.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    above.set_xlabel("epoch")
+    above.tick_params(length=0)
 
 
 def _names_down(axes: Axes, names: Sequence[str]) -> None:

@@ -16,7 +16,10 @@ from coverslip.errors import MissingInputError, RunFolderError
 SIGNS = ("metrics.json", "predictions.csv", "audit.json", "history.csv", "environment.json")
 """A folder with one of these is a run."""
 
-TEXT_COLUMNS = ("image", "label", "predicted", "uncertain", "group", "part", "suggestion", "phase")
+TEXT_COLUMNS = (
+    "image", "label", "predicted", "uncertain", "group", "part", "suggestion", "phase",
+    "model_id", "hardware_type", "pretrained_model", "classifier_head", "opt_alg", "verdict", "judged_on", "status", "error", "conf_mat",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class RunFiles:
         metrics: `metrics.json`.
         timing: `timing.json`.
         summary: `summary.json`.
+        weights: `weights.json`.
         pictures: `pictures/index.json`.
         split: `split.csv`.
         history: `history.csv`.
@@ -49,6 +53,7 @@ class RunFiles:
     metrics: dict[str, Any]
     timing: dict[str, Any]
     summary: dict[str, Any]
+    weights: dict[str, Any]
     pictures: list[dict[str, Any]]
     split: pd.DataFrame | None
     history: pd.DataFrame | None
@@ -73,25 +78,25 @@ def read_run(folder: Path) -> RunFiles:
         raise MissingInputError(
             f"{folder} is not a run folder: {found}. Give the folder that `coverslip train` or `coverslip evaluate` wrote"
         )
-    config_text = _text(folder / "config.toml")
-    environment = _mapping(folder / "environment.json")
-    index = _json(folder / "pictures" / "index.json")
+    environment = read_mapping(folder / "environment.json")
+    index = read_json(folder / "pictures" / "index.json")
     return RunFiles(
         folder=folder,
-        config=_toml(folder / "config.toml", config_text),
-        config_text=config_text,
+        config=read_toml(folder / "config.toml"),
+        config_text=read_text(folder / "config.toml"),
         environment=environment,
-        split_facts=within(environment, "split") or within(_mapping(folder / "bundle" / "model.json"), "provenance", "split"),
-        audit=_mapping(folder / "audit.json"),
-        metrics=_mapping(folder / "metrics.json"),
-        timing=_mapping(folder / "timing.json"),
-        summary=_mapping(folder / "summary.json"),
+        split_facts=within(environment, "split") or within(read_mapping(folder / "bundle" / "model.json"), "provenance", "split"),
+        audit=read_mapping(folder / "audit.json"),
+        metrics=read_mapping(folder / "metrics.json"),
+        timing=read_mapping(folder / "timing.json"),
+        summary=read_mapping(folder / "summary.json"),
+        weights=read_mapping(folder / "weights.json"),
         pictures=[entry for entry in index if isinstance(entry, dict)] if isinstance(index, list) else [],
-        split=_table(folder / "split.csv"),
-        history=_table(folder / "history.csv"),
-        predictions=_table(folder / "predictions.csv"),
-        label_errors=_table(folder / "label_errors.csv"),
-        learning_curve=_table(folder / "learning_curve.csv"),
+        split=read_table(folder / "split.csv"),
+        history=read_table(folder / "history.csv"),
+        predictions=read_table(folder / "predictions.csv"),
+        label_errors=read_table(folder / "label_errors.csv"),
+        learning_curve=read_table(folder / "learning_curve.csv"),
     )
 
 
@@ -112,7 +117,12 @@ def items(mapping: Mapping[str, Any], key: str) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else []
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """A text file; empty when it is missing.
+
+    Raises:
+        RunFolderError: the file is damaged.
+    """
     if not path.is_file():
         return ""
     try:
@@ -121,28 +131,44 @@ def _text(path: Path) -> str:
         raise _broken(path, "is not UTF-8 text", error) from None
 
 
-def _json(path: Path) -> Any:
-    text = _text(path)
+def read_json(path: Path) -> Any:
+    """A JSON file; None when it is missing.
+
+    Raises:
+        RunFolderError: the file is damaged.
+    """
+    text = read_text(path)
     try:
         return json.loads(text) if text else None
     except json.JSONDecodeError as error:
         raise _broken(path, "is not JSON", error) from None
 
 
-def _mapping(path: Path) -> dict[str, Any]:
-    value = _json(path)
+def read_mapping(path: Path) -> dict[str, Any]:
+    """A JSON file that holds a mapping; empty when it is missing or holds something else."""
+    value = read_json(path)
     return value if isinstance(value, dict) else {}
 
 
-def _toml(path: Path, text: str) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file; empty when it is missing.
+
+    Raises:
+        RunFolderError: the file is damaged.
+    """
+    text = read_text(path)
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise _broken(path, "is not TOML", error) from None
 
 
-def _table(path: Path) -> pd.DataFrame | None:
-    """A CSV file; text columns stay text (a class may be called `NA` or `1`), empty cells are missing."""
+def read_table(path: Path) -> pd.DataFrame | None:
+    """A CSV file, None when it is missing or empty; text columns stay text (a class may be called `NA` or `1`), empty cells are missing.
+
+    Raises:
+        RunFolderError: the file is damaged.
+    """
     if not path.is_file():
         return None
     try:
@@ -157,4 +183,4 @@ def _table(path: Path) -> pd.DataFrame | None:
 
 
 def _broken(path: Path, what: str, error: Exception) -> RunFolderError:
-    return RunFolderError(f"{path} {what} ({error}); the run was damaged after it was written: restore the file, or repeat the run")
+    return RunFolderError(f"{path} {what} ({error}); it was damaged after it was written: restore the file, or repeat the run")

@@ -236,9 +236,9 @@ def _decision(run: RunFiles, marks: Citations) -> list[str]:
     sentences = [f"Scores were averaged over {copies[str(tta)]} of each image."] if str(tta) in copies else []
     if decision.get("calibrate"):
         several = run.metrics.get("task") == "multilabel"
-        way = (
-            "a logistic line for each class, shrunk towards the common one," if several else f"temperature scaling{marks.cite('calibrate')}"
-        )
+        line = several and decision["calibrate"] != "temperature"
+        way = "a logistic line" if line else f"temperature scaling{marks.cite('calibrate')}"
+        way += " for each class, shrunk towards the common one," if several else ""
         sentences.append(f"Scores were calibrated by {way} on the validation part.")
     judged = [run.metrics, *(within(run.metrics, part) for part in ("test", "folds", "validation"))]
     positive = next((each["positive"] for each in judged if each.get("positive")), None)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
-from coverslip.report import results, scores, sections, several
+from coverslip.report import results, scores, sections, several, weights
 from coverslip.report.files import RunFiles, read_run, within
 from coverslip.report.methods import fold_counts, interval_level, methods
-from coverslip.report.numbers import Shown, count, label, percent, shorten, shown
+from coverslip.report.numbers import Shown, count, label, percent, shown
 from coverslip.report.pictures import Album
+from coverslip.report.templates import template
 from coverslip.runtime import write_file
 
 CARDS = ("accuracy", "macro_f1", "roc_auc")
@@ -67,10 +64,12 @@ def render(run: RunFiles) -> str:
         "augmented": sections.augmented(run, album),
         "model": sections.model(run),
         "training": sections.training(run),
+        "weights": weights.weights(run),
         "results": found,
         "curves": scores.curves(run, part),
         "composition": several.composition(run),
         "matrices": several.matrices(run, part),
+        "reliability": several.reliability(run, part),
         "thresholds": several.thresholds(run, part),
         "mistakes": sections.mistakes(run, album, "mistake"),
         "label_errors": sections.mistakes(run, album, "label_error"),
@@ -84,22 +83,7 @@ def render(run: RunFiles) -> str:
         "config": run.config_text,
         "left_out": album.left_out,
     }
-    return _template().render(content)
-
-
-@cache
-def _template() -> jinja2.Template:
-    files = resources.files("coverslip.report")
-    texts = {name: files.joinpath(name).read_text(encoding="utf-8") for name in ("template.html", "style.css")}
-    environment = jinja2.Environment(
-        loader=jinja2.DictLoader(texts),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {"count": count, "shorten": shorten}
-    return environment.get_template("template.html")
+    return template("template.html").render(content)
 
 
 def headline(run: RunFiles, part: str | None) -> str:
@@ -114,7 +98,10 @@ def headline(run: RunFiles, part: str | None) -> str:
             "folds": "In cross-validation of {} images",
         }
         place = where.get(part or "", "On {} images").format(count(size)) if isinstance(size, int) else "Here"
-        return f"{place} macro F1 is {f1.text}{_ends(run, f1.interval)}." if f1 is not None else "This run has no numbers yet."
+        if f1 is None:
+            return "This run has no numbers yet."
+        over = results.over_classes(run, numbers.get("macro_f1"))
+        return f"{place} macro F1{' ' + over if over else ''} is {f1.text}{_ends(run, f1.interval)}."
     ends, images = _ends(run, accuracy.interval_percent), "image" if size == 1 else "images"
     hits = round(accuracy.value * size)
     right = f"{'all' if hits == size > 2 else ''} {count(hits)} {'was' if hits == 1 else 'were'} right".strip()

@@ -46,9 +46,17 @@ def _number_rows(run: RunFiles, numbers: Mapping[str, Any], others: Sequence[str
     for name, number in numbers.items():
         value = shown(number) if isinstance(number, Mapping) and "value" in number else None
         if value is not None:
-            beside = [shown(within(run.metrics, other).get(name)) for other in others]
-            rows.append({"label": label(name), "number": value, "lower": name in LOWER_IS_BETTER, "others": beside})
+            found = [within(run.metrics, other).get(name) for other in others]
+            beside = [(shown(each), over_classes(run, each)) for each in found]
+            entry = {"label": label(name), "over": over_classes(run, number), "number": value, "lower": name in LOWER_IS_BETTER}
+            rows.append({**entry, "others": beside})
     return rows
+
+
+def over_classes(run: RunFiles, number: object) -> str:
+    """`over 11 of 12 classes` for a macro number that is undefined for the others; else empty."""
+    defined, known = (number.get("classes_defined") if isinstance(number, Mapping) else None), len(class_names(run))
+    return f"over {defined} of {known} classes" if isinstance(defined, int) and defined < known else ""
 
 
 def confusion(numbers: Mapping[str, Any], classes: Sequence[str]) -> Section | None:

@@ -16,13 +16,19 @@ from coverslip.report import figures
 from coverslip.report.files import RunFiles, items, within
 from coverslip.report.numbers import Shown, count, duration, finite, large, percent, plural, shown, size_text
 from coverslip.report.pictures import Album, Picture
-from coverslip.structures import PARTS, natural_key
+from coverslip.structures import PARTS, FloatArray, natural_key
 
 MOST_PICTURES = {"sample": 16, "augmented": 4, "mistake": 12, "duplicate": 8, "label_error": 12}
 """Entries of each kind of picture that the page shows."""
 
 MOST_ROWS = 40
 """Rows of a table or figure; what is left out is counted."""
+
+HISTORY = (
+    "step", "epoch", "train_loss", "validation_loss", "validation_accuracy", "train_macro_f1", "validation_macro_f1", "learning_rate",
+    "images_per_second",
+)  # fmt: skip
+"""Numbers of `history.csv` that are drawn."""
 
 PART_TITLES = {"test": "test part", "folds": "cross-validation", "validation": "validation part"}
 
@@ -296,9 +302,7 @@ def training(run: RunFiles) -> Section | None:
     losses = {"train_loss": "training", "validation_loss": "validation"}
     if present := _present(final, losses):
         drawings.append(draw(figures.history(final, present, "loss", folds), "Loss", "Faint lines: folds." if len(folds) else ""))
-    scores = {"validation_accuracy": "accuracy", "validation_macro_f1": "macro F1"}
-    if present := _present(final, scores):
-        drawings.append(draw(figures.history(final, present, "", None, share=True), "On the validation part"))
+    drawings += _score_curves(final)
     if _present(final, {"learning_rate": ""}):
         drawings.append(draw(figures.learning_rate(final), "Learning rate"))
     if _present(final, {"images_per_second": ""}):
@@ -306,27 +310,41 @@ def training(run: RunFiles) -> Section | None:
     return {"drawings": drawings, "message": "" if drawings else "The history holds no loss and no score: there is no curve to draw."}
 
 
+def _score_curves(final: pd.DataFrame) -> list[Drawing]:
+    """Accuracy and macro F1 on the validation part; where macro F1 was noted on the training images too, the two of them."""
+    both = _present(final, {"train_macro_f1": "training", "validation_macro_f1": "validation"})
+    if len(both) == 2:
+        accuracy = _present(final, {"validation_accuracy": "accuracy"})
+        alone = [draw(figures.history(final, accuracy, "", None, share=True), "Accuracy on the validation part")] if accuracy else []
+        return [*alone, draw(figures.history(final, both, "macro F1", None), "Macro F1")]
+    present = _present(final, {"validation_accuracy": "accuracy", "validation_macro_f1": "macro F1"})
+    if not present:
+        return []
+    named = "macro F1" if list(present.values()) == ["macro F1"] else ""
+    title = "Macro F1 on the validation part" if named else "On the validation part"
+    return [draw(figures.history(final, present, named, None, share=not named), title)]
+
+
 def _history(run: RunFiles) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The rows of the final fit and those of the folds; steps go on from one phase to the next."""
     table = run.history
     if table is None or "step" not in table:
         return pd.DataFrame(), pd.DataFrame()
-    for column in (
-        "train_loss",
-        "validation_loss",
-        "validation_accuracy",
-        "validation_macro_f1",
-        "learning_rate",
-        "images_per_second",
-        "step",
-    ):
+    for column in HISTORY:
         table = table.assign(**{column: pd.to_numeric(table[column], errors="coerce") if column in table else np.nan})
     table = table.dropna(subset=["step"])
     in_fold = table["fold"].notna() if "fold" in table else pd.Series(data=False, index=table.index)
     final = table[~in_fold]
-    steps = final["step"].to_numpy(dtype=np.float64)
-    restarts = np.append(0.0, np.where(np.diff(steps) < 0, steps[:-1], 0.0)) if len(steps) else steps
-    return final.assign(step=steps + np.cumsum(restarts)), table[in_fold]
+    fits = [rows for _, rows in final.groupby("group", sort=False, dropna=False)] if "group" in final else [final]
+    going_on = [rows.assign(step=_going_on(rows, "step"), epoch=_going_on(rows, "epoch")) for rows in fits]
+    return pd.concat(going_on) if going_on else final, table[in_fold]
+
+
+def _going_on(rows: pd.DataFrame, column: str) -> FloatArray:
+    """Steps or epochs that go on where the phase before ended, in place of beginning anew."""
+    values, steps = rows[column].to_numpy(dtype=np.float64), rows["step"].to_numpy(dtype=np.float64)
+    restarts = np.append(0.0, np.where(np.diff(steps) < 0, np.nan_to_num(values[:-1]), 0.0)) if len(values) else values
+    return np.asarray(values + np.cumsum(restarts))
 
 
 def _present(table: pd.DataFrame, columns: Mapping[str, str]) -> dict[str, str]:

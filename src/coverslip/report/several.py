@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from coverslip.report import several_figures as figures
+from coverslip.evaluation.decisions import reliability_curve
+from coverslip.evaluation.thresholds import threshold_curve
+from coverslip.report import several_figures
+from coverslip.report.curves import thinned
+from coverslip.report.figures import Curve
 from coverslip.report.files import RunFiles, items, within
 from coverslip.report.numbers import finite, shown
 from coverslip.report.pictures import Album, Picture
-from coverslip.report.scores import scored
+from coverslip.report.results import over_classes
+from coverslip.report.scores import Scored, scored
 from coverslip.report.sections import Drawing, Section, class_names, draw
-from coverslip.structures import BoolArray
+from coverslip.structures import BoolArray, FloatArray
 
 MOST_CLASSES = 40
 """Classes up to which co-occurrence is drawn."""
@@ -33,10 +38,10 @@ def composition(run: RunFiles) -> list[Drawing]:
         return []
     names = class_names(run)
     carried = _carried(run.split["label"].fillna("").astype(str).tolist(), names)
-    drawings = [draw(figures.labels_per_image(np.bincount(carried.sum(axis=1))), "Labels per image")]
+    drawings = [draw(several_figures.labels_per_image(np.bincount(carried.sum(axis=1))), "Labels per image")]
     if 2 <= len(names) <= MOST_CLASSES:
         caption = "Of the images with the class of the row, the share that also carries the class of the column."
-        drawings.append(draw(figures.cooccurrence(_shares_together(carried), names), "Labels that come together", caption))
+        drawings.append(draw(several_figures.cooccurrence(_shares_together(carried), names), "Labels that come together", caption))
     return drawings
 
 
@@ -79,7 +84,15 @@ def thresholds(run: RunFiles, part: str | None) -> Section | None:
         }
         for name, row in stated.items()
     ]
-    return {"parts": parts, "rows": rows, "verdict": _verdict(stated, used), "curve": _curve(run, part)}
+    curves = [drawing for drawing in (_curve(run, part), _class_curves(run, part)) if drawing is not None]
+    return {"parts": parts, "over": _over(run, parts), "rows": rows, "verdict": _verdict(stated, used), "curves": curves}
+
+
+def _over(run: RunFiles, parts: Sequence[str]) -> str:
+    """A sentence on the classes that macro F1 runs over, where it leaves some out."""
+    found = [(name, over_classes(run, within(run.metrics, name).get("macro_f1"))) for name in parts]
+    said = [f"{over} in {name}" for name, over in found if over]
+    return f"Macro F1 runs {' and '.join(said)}: the others have no image there." if said else ""
 
 
 def _verdict(stated: Mapping[str, Mapping[str, Any]], used: str) -> str:
@@ -100,13 +113,58 @@ def _curve(run: RunFiles, part: str | None) -> Drawing | None:
     """Macro F1 against one threshold for all classes, on each part with predictions."""
     grid = np.linspace(0.02, 0.98, 97)
     curves = {}
-    for name in ("validation", "test") if part != "folds" else ("folds",):
-        rows = scored(run, name) if name in run.metrics else None
-        if rows is not None and rows.truth.any():
+    for name, rows in _judged(run, part).items():
+        if rows.truth.any():
             known = rows.truth.any(axis=0)
             curves[name] = (grid, np.array([_macro_f1(rows.scores[:, known] >= value, rows.truth[:, known]) for value in grid]))
     caption = "Macro F1 when all classes share one threshold. Dashed: 0.5."
-    return draw(figures.threshold_curves(curves), "Threshold and F1", caption) if curves else None
+    return draw(several_figures.threshold_curves(curves), "Threshold and F1", caption) if curves else None
+
+
+def _judged(run: RunFiles, part: str | None) -> dict[str, Scored]:
+    """The labelled predictions of each part that has numbers."""
+    names = ("validation", "test") if part != "folds" else ("folds",)
+    found = {name: scored(run, name) for name in names if name in run.metrics}
+    return {name: rows for name, rows in found.items() if rows is not None}
+
+
+def _class_curves(run: RunFiles, part: str | None) -> Drawing | None:
+    """F1 of each class against its own threshold, exact: every score at which a decision changes."""
+    judged, names = _judged(run, part), class_names(run)
+    if not judged or len(names) > MOST_CLASSES:
+        return None
+    panels = {}
+    for column, name in enumerate(names):
+        curves = {
+            each: curve for each, rows in judged.items() if (curve := _steps(rows.scores[:, column], rows.truth[:, column])) is not None
+        }
+        panels[name] = several_figures.ClassCurves(curves, finite(within(run.metrics, part or "", "per_class", name).get("threshold")))
+    caption = "F1 of a class against its threshold. Dotted: the threshold in use."
+    return draw(several_figures.class_thresholds(panels), "Threshold and F1, class by class", caption)
+
+
+def _steps(scores: FloatArray, truth: BoolArray) -> Curve | None:
+    """Thresholds from 0 to 1, and the F1 that each has together with all below it down to the one before; None without positives."""
+    if not truth.any():
+        return None
+    f1 = threshold_curve(scores, truth.astype(np.int64)).f1[::-1]
+    levels = np.unique(scores)
+    beyond = 0.0 if levels[-1] < 1 else f1[-1]
+    return thinned(np.concatenate([[0.0], levels, [max(1.0, levels[-1])]]), np.concatenate([f1[:1], f1, [beyond]]))
+
+
+def reliability(run: RunFiles, part: str | None) -> Drawing | None:
+    """Reliability of each class, with its expected calibration error."""
+    rows = scored(run, part)
+    if run.metrics.get("task") != "multilabel" or rows is None or not 2 <= len(rows.classes) <= MOST_CLASSES:
+        return None
+    panels = {}
+    for column, name in enumerate(rows.classes):
+        error = shown(within(run.metrics, part or "", "per_class", name).get("calibration_error"))
+        bins = reliability_curve(rows.scores[:, column], rows.truth[:, column].astype(np.int64))
+        panels[name] = (bins, f"ECE {error.text}" if error is not None else "")
+    caption = "Share of the images that carry the label against its score. ECE: expected calibration error. Lines: intervals."
+    return draw(several_figures.class_reliability(panels), "Reliability, class by class", caption)
 
 
 def _macro_f1(decided: BoolArray, truth: BoolArray) -> float:

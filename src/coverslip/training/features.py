@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,8 @@ from coverslip.runtime import Progress, derived_seed, hash_text, no_progress
 from coverslip.structures import IntArray
 
 Features = npt.NDArray[np.float32]
+LAYOUT = "2"
+"""What an entry of the cache holds; another number where that changes."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class FeatureStore:
         limit: largest size of the cache, in bytes.
         progress: told about each batch.
         whole: compute and cache all rows at once, whichever are asked for: a cross-validation then looks at each image once.
+        seconds: what the features that were asked for took to compute, here or in an earlier run, by the key of their entry.
     """
 
     network: Network
@@ -44,6 +49,7 @@ class FeatureStore:
     limit: int
     progress: Progress = no_progress
     whole: bool = False
+    seconds: dict[str, float] = field(default_factory=dict)
 
     def rows(self, rows: IntArray, view: int = 0) -> Features:
         """Features of some rows.
@@ -56,23 +62,31 @@ class FeatureStore:
             float32 (m, features).
         """
         if self.whole:
-            every = np.arange(len(self.pixels.index), dtype=np.int64)
-            return replace(self, whole=False).rows(every, view)[rows]
+            return self._entry(np.arange(len(self.pixels.index), dtype=np.int64), view)[rows]
+        return self._entry(rows, view)
+
+    def _entry(self, rows: IntArray, view: int) -> Features:
         chosen = hashlib.sha256(self.pixels.index[rows].tobytes()).hexdigest()
         changes = f"{self.augment} {self.seed}" if view else ""
-        key = hash_text(self.pixels.key, self._fingerprint(), chosen, str(view), changes)
+        key = hash_text(LAYOUT, self.pixels.key, self._fingerprint, chosen, str(view), changes)
         size = len(rows) * self.network.classifier.backbone.features * 4
         folder = cached("features", key, lambda place: self._write(place, rows, view), size=size, limit=self.limit)
         features: Features = np.load(folder / "features.npy", allow_pickle=False)
+        self.seconds[key] = float(np.load(folder / "seconds.npy", allow_pickle=False))
         return features
 
+    @cached_property
     def _fingerprint(self) -> str:
-        backbone = self.network.classifier.backbone
-        return hash_text(module_hash(backbone), str(backbone.spec.to_json()), str(self.network.normalisation), self.network.precision)
+        """What the features depend on beside the pixels; taken once, for a frozen backbone does not change."""
+        network, backbone = self.network, self.network.classifier.backbone
+        device = [] if network.device.type == "cpu" else [network.device.type]
+        return hash_text(module_hash(backbone), str(backbone.spec.to_json()), str(network.normalisation), network.precision, *device)
 
     def _write(self, folder: Path, rows: IntArray, view: int) -> None:
+        began = time.perf_counter()
         parts = list(self.network.features(self._batches(rows, view)))
         np.save(folder / "features.npy", np.concatenate(parts), allow_pickle=False)
+        np.save(folder / "seconds.npy", np.float64(time.perf_counter() - began), allow_pickle=False)
 
     def _batches(self, rows: IntArray, view: int) -> Iterator[Tensor]:
         for start in range(0, len(rows), SCORE_BATCH):

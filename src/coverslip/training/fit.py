@@ -13,6 +13,7 @@ from torch import nn
 
 from coverslip.config import RunConfig
 from coverslip.errors import InputError
+from coverslip.models.hardware import keeping_memory
 from coverslip.network import Network, chunks
 from coverslip.runtime import Progress, no_progress
 from coverslip.structures import FloatArray, IntArray
@@ -20,6 +21,10 @@ from coverslip.training.features import Features, FeatureStore
 from coverslip.training.loop import HistoryRow, Learner, Plan, Samples, Trial
 from coverslip.training.probe import learn_head, solve_linear_head, solve_linear_heads
 
+MEASURED = 256
+"""Images that the time of inference is measured on, at most."""
+WARM_UP = 4
+"""Images that go through before the clock starts."""
 SAFETY = 0.96
 """Share of a budget in minutes that is planned for; the rest absorbs a slower step."""
 
@@ -34,7 +39,8 @@ class Fitted:
         steps: optimizer steps of the phase in which all layers learn; None for a probe.
         seconds: wall time of the fit.
         images_per_second: training images per second of that phase, 0 for a probe.
-        features: cached features of a probe, from which its scores are taken.
+        features: cached features of a probe, from which its scores are taken; they know what they took to compute.
+        features_seconds: of `seconds`, what was spent on features: on computing them, or on reading those of an earlier run.
         note: what a reader of the numbers has to know about the fit; empty when all went well.
     """
 
@@ -44,6 +50,7 @@ class Fitted:
     seconds: float
     images_per_second: float = 0.0
     features: FeatureStore | None = None
+    features_seconds: float = 0.0
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -57,6 +64,14 @@ class Fitted:
             logits = self.network.classifier.head(torch.from_numpy(self.features.rows(rows)).to(self.network.device))
         return self.network.probabilities(logits).cpu().numpy()
 
+    def time_scores(self, samples: Samples, rows: IntArray) -> tuple[int, float]:
+        """How many images were scored, at most 256 of some rows, and the seconds that it took the whole network, warm."""
+        rows = rows[:MEASURED]
+        self.network.scores(chunks(samples.pixels.array, samples.pixels.index[rows[:WARM_UP]]))
+        began = time.perf_counter()
+        self.network.scores(chunks(samples.pixels.array, samples.pixels.index[rows]))
+        return len(rows), time.perf_counter() - began
+
 
 def fit(
     network: Network,
@@ -67,6 +82,7 @@ def fit(
     *,
     minutes: float | None = None,
     checkpoint: Path | None = None,
+    every_row: bool = False,
     on_plan: Callable[[Plan], None] = lambda plan: None,
     progress: Progress = no_progress,
 ) -> Fitted:
@@ -80,32 +96,38 @@ def fit(
         config: the whole config.
         minutes: budget of this fit, when it has one and `training.steps` is not set.
         checkpoint: file for resuming.
+        every_row: `probe`: compute the features of all images at once, for other fits ask for other rows.
         on_plan: told the number of steps before the first of them.
         progress: told about each step.
     """
-    began = time.perf_counter()
-    weights = loss_weights(samples.targets[rows], samples.classes, config.training.class_weights)
-    probing = config.training.regime == "probe"
-    features = FeatureStore(network, samples.pixels, config.augment, config.training.seed, config.cache.limit, progress, whole=probing)
-    history: list[HistoryRow] = []
-    if probing:
-        network.classifier.backbone.requires_grad_(False)
-        history = _fit_head(network.classifier.head, features, samples, rows, weights, config, progress, views=_views(config))
-        return Fitted(network, history, None, time.perf_counter() - began, features=features)
-    fresh = checkpoint is None or not checkpoint.exists()
-    if config.training.frozen_first and config.model.weights != "none" and fresh:
-        history = _fit_head(network.classifier.head, features, samples, rows, weights, config, progress, views=1)
-    learner = Learner(network, samples, rows, validation, config, weights, progress, checkpoint, history)
-    budgeted = minutes is not None and config.training.steps is None
-    trial = learner.try_batches(timed=budgeted)
-    left = 60.0 * minutes - (time.perf_counter() - began) if minutes is not None and budgeted else None
-    plan = make_plan(config, len(rows), len(validation), trial, left)
-    on_plan(plan)
-    loop_began = time.perf_counter()
-    taken = learner.run(plan)
-    seconds = time.perf_counter() - loop_began
-    speed = taken * learner.stream.batch_size / max(seconds, 1e-9)
-    return Fitted(network, learner.history, learner.history[-1]["step"], time.perf_counter() - began, speed, note=learner.note)
+    with keeping_memory(network.device):
+        began = time.perf_counter()
+        weights = loss_weights(samples.targets[rows], samples.classes, config.training.class_weights)
+        probing = config.training.regime == "probe"
+        features = FeatureStore(
+            network, samples.pixels, config.augment, config.training.seed, config.cache.limit, progress, whole=every_row
+        )
+        history: list[HistoryRow] = []
+        if probing:
+            network.classifier.backbone.requires_grad_(False)
+            views = [features.rows(rows, view) for view in probe_views(config)]
+            waited = time.perf_counter() - began
+            history = _fit_head(network.classifier.head, views, samples, rows, weights, config, progress)
+            return Fitted(network, history, None, time.perf_counter() - began, features=features, features_seconds=waited)
+        fresh = checkpoint is None or not checkpoint.exists()
+        if config.training.frozen_first and config.model.weights != "none" and fresh:
+            history = _fit_head(network.classifier.head, [features.rows(rows)], samples, rows, weights, config, progress)
+        learner = Learner(network, samples, rows, validation, config, weights, progress, checkpoint, history)
+        budgeted = minutes is not None and config.training.steps is None
+        trial = learner.try_batches(timed=budgeted)
+        left = 60.0 * minutes - (time.perf_counter() - began) if minutes is not None and budgeted else None
+        plan = make_plan(config, len(rows), len(validation), trial, left)
+        on_plan(plan)
+        loop_began = time.perf_counter()
+        taken = learner.run(plan)
+        seconds = time.perf_counter() - loop_began
+        speed = taken * learner.stream.batch_size / max(seconds, 1e-9)
+        return Fitted(network, learner.history, learner.history[-1]["step"], time.perf_counter() - began, speed, note=learner.note)
 
 
 def make_plan(config: RunConfig, rows: int, validation: int, trial: Trial, seconds_left: float | None) -> Plan:
@@ -150,23 +172,29 @@ def loss_weights(targets: IntArray, classes: int, kind: str) -> FloatArray:
     return np.asarray(weights * counts.sum() / (weights * counts).sum())
 
 
-def _views(config: RunConfig) -> int:
-    return 1 + (config.training.views if config.augment.active else 0)
+def one_view_an_epoch(config: RunConfig) -> bool:
+    """Whether a probe has an augmented view for each epoch: each image is then seen once in each, as if it were augmented anew."""
+    training = config.training
+    counted = training.steps is None and training.steps_per_epoch is None and training.optimizer != "exact"
+    return training.regime == "probe" and counted and config.augment.active and training.views == training.epochs
+
+
+def probe_views(config: RunConfig) -> range:
+    """The views of a training image that a probe learns from: 0 is the image as it is, the others are augmented copies."""
+    copies = config.training.views if config.augment.active else 0
+    return range(1 if one_view_an_epoch(config) else 0, 1 + copies)
 
 
 def _fit_head(
     head: nn.Module,
-    features: FeatureStore,
+    views: list[Features],
     samples: Samples,
     rows: IntArray,
     weights: FloatArray,
     config: RunConfig,
     progress: Progress,
-    *,
-    views: int,
 ) -> list[HistoryRow]:
-    """Fit a head on cached features: exactly where it is linear and the config allows it, by steps otherwise."""
-    cached: list[Features] = [features.rows(rows, view) for view in range(views)]
+    """Fit a head on features of the rows: exactly where it is linear and the config allows it, by steps otherwise."""
     targets = samples.targets[rows]
     if not samples.several and len(np.unique(targets)) < 2:
         raise InputError("the training part holds one class only; check the split, or the labels")
@@ -174,8 +202,8 @@ def _fit_head(
     if not exact or not isinstance(head, nn.Linear):
         epochs = config.training.epochs if config.training.regime == "probe" else config.training.frozen_epochs
         steps = config.training.model_copy(update={"steps": None}) if config.training.regime == "finetune" else config.training
-        return learn_head(head, cached, targets, weights, steps, epochs, progress)
+        return learn_head(head, views, targets, weights, steps, epochs, progress, in_turn=one_view_an_epoch(config))
     solve = solve_linear_heads if samples.several else solve_linear_head
-    solved = solve(cached, targets, samples.classes, weights, samples.ties[rows], config.training.seed)
+    solved = solve(views, targets, samples.classes, weights, samples.ties[rows], config.training.seed)
     solved.copy_to(head)
     return []

@@ -8,24 +8,25 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
 
 from coverslip.config import RunConfig
 from coverslip.data.store import Pixels
-from coverslip.data.transforms import Mixing, augment, mix
 from coverslip.errors import ConfigError, ResourceError
+from coverslip.models.hardware import wait_for
 from coverslip.network import Network, chunks
 from coverslip.runtime import Progress, derived_seed
 from coverslip.structures import FloatArray, IntArray
 from coverslip.training.averaging import RunningAverage
+from coverslip.training.batches import Batch, TimedStep, make_batch
 from coverslip.training.checkpoint import State, load_checkpoint, save_checkpoint
 from coverslip.training.losses import build_loss
 from coverslip.training.optimizers import build_optimizer, set_rate
@@ -163,16 +164,7 @@ class Learner:
             for step in range(start, start if self._is_over() else plan.steps):
                 share = self.plateau.share if training.schedule == "plateau" else planned_rate(training, step, plan.steps)
                 set_rate(optimizer, training.learning_rate * share)
-                classifier.train()
-                loss = self._loss(model, step)
-                optimizer.zero_grad(set_to_none=True)
-                self.fabric.backward(loss)
-                if training.gradient_clip:
-                    self.fabric.clip_gradients(model, optimizer, max_norm=training.gradient_clip, error_if_nonfinite=False)
-                optimizer.step()
-                if self.average:
-                    self.average.update(classifier)
-                losses.append(float(loss.detach()))
+                losses.append(self._learn(model, optimizer, step, self._batch(step), self.average))
                 done = step + 1
                 self.progress("training", done, plan.steps, {"loss": losses[-1], **self._latest()})
                 now = time.perf_counter()
@@ -196,21 +188,23 @@ class Learner:
         patience = self.config.training.patience
         return self.diverged or (patience is not None and self.waited >= patience)
 
-    def _loss(self, model: torch.nn.Module, step: int) -> Tensor:
-        seed = self.config.training.seed
-        torch.manual_seed(derived_seed("dropout", seed, step))
-        generator = torch.Generator().manual_seed(derived_seed("augment", seed, step))
-        rows = self.stream.batch(step)
-        batch = augment(self.network.batch(self.samples.pixels.read(rows)), self.config.augment, generator)
-        targets = torch.from_numpy(self.samples.targets[rows]).to(self.network.device)
-        if not self.config.augment.mixup:
-            return self.loss(model(batch), targets).mean()
-        mixed, mixing = mix(batch, self.config.augment.mixup, generator)
-        return self._mixed_loss(model(mixed), targets, mixing)
+    def _batch(self, step: int) -> Batch:
+        rows, seed = self.stream.batch(step), derived_seed("augment", self.config.training.seed, step)
+        return make_batch(self.network, self.samples.pixels.read(rows), self.samples.targets[rows], self.config.augment, seed)
 
-    def _mixed_loss(self, logits: Tensor, targets: Tensor, mixing: Mixing) -> Tensor:
-        own, other = self.loss(logits, targets), self.loss(logits, targets[mixing.partner])
-        return (mixing.share * own + (1 - mixing.share) * other).mean()
+    def _learn(self, model: Any, optimizer: Any, step: int, batch: Batch, average: RunningAverage | None) -> float:
+        """Change the weights by one batch; give its loss."""
+        self.network.classifier.train()
+        torch.manual_seed(derived_seed("dropout", self.config.training.seed, step))
+        loss = batch.loss(self.loss, model(batch.images))
+        optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward(loss)
+        if self.config.training.gradient_clip:
+            self.fabric.clip_gradients(model, optimizer, max_norm=self.config.training.gradient_clip, error_if_nonfinite=False)
+        optimizer.step()
+        if average:
+            average.update(self.network.classifier)
+        return float(loss.detach())
 
     # Looking at the validation part. Where the learning rate falls to nothing only the first and the last weights compete: a
     # lucky look in the middle of a fall wins on a small validation part and loses on new images.
@@ -370,24 +364,29 @@ class Learner:
         return Trial(steps, score)
 
     def _time_steps(self, timed: bool) -> float:
-        optimizer = build_optimizer(
-            self.weights_of_parts, self.config.training.model_copy(update={"learning_rate": 1e-12, "weight_decay": 0.0})
-        )
-        model = self.fabric.setup_module(self.network.classifier, _reapply_compile=False)
-        self.network.classifier.train()
         seconds: list[float] = []
-        began = time.perf_counter()
-        for step in range(TRIAL_STEPS if timed else 1):
-            start = time.perf_counter()
-            self.fabric.backward(self._loss(model, step))
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            if self.average:
-                RunningAverage(0.5).update(self.network.classifier)
-            seconds.append(time.perf_counter() - start)
-            if time.perf_counter() - began > TRIAL_SECONDS and len(seconds) > 3:
+        for taken in islice(self.timed_steps(), TRIAL_STEPS if timed else 1):
+            seconds.append(taken.seconds)
+            if sum(seconds) > TRIAL_SECONDS and len(seconds) > 3:
                 break
         return float(np.median(seconds[1:] or seconds))
+
+    def timed_steps(self) -> Iterator[TimedStep]:
+        """Take the steps of a run, for as long as one asks for the next, and say how long each took; weights hardly move."""
+        still = self.config.training.model_copy(update={"learning_rate": 1e-12, "weight_decay": 0.0})
+        model, optimizer = self.fabric.setup(self.network.classifier, build_optimizer(self.weights_of_parts, still))
+        average = RunningAverage(0.5) if self.average else None
+        for step in count():
+            start = self._now()
+            batch = self._batch(step)
+            ready = self._now()
+            self._learn(model, optimizer, step, batch, average)
+            yield TimedStep(self._now() - start, ready - start)
+
+    def _now(self) -> float:
+        """Seconds on a clock, once the device has done all that it was told to do."""
+        wait_for(self.network.device)
+        return time.perf_counter()
 
     def _time_scores(self) -> float:
         rows = self.samples.pixels.index[self.validation[:32]]

@@ -192,6 +192,8 @@ def learn_head(
     config: TrainingConfig,
     epochs: int,
     progress: Progress = no_progress,
+    *,
+    in_turn: bool = False,
 ) -> list[dict[str, float | int | str]]:
     """Train a head on cached features; each step draws one of the views for each image.
 
@@ -202,6 +204,8 @@ def learn_head(
         weights: float64 (classes,) of loss weights.
         config: loss, optimizer, rates, schedule, batch size, seed.
         epochs: passes over the images.
+        progress: told about the loss.
+        in_turn: each pass through the images takes the next view, so that as many views as passes are seen once each.
 
     Returns:
         History rows: phase, step, epoch, learning_rate, train_loss.
@@ -222,7 +226,8 @@ def learn_head(
             set_rate(optimizer, config.learning_rate * share)
             torch.manual_seed(derived_seed("head", config.seed, step))
             rows = torch.from_numpy(stream.batch(step)).to(device)
-            batch = stacked[torch.randint(len(views), (len(rows),)).to(device), rows]
+            drawn = torch.from_numpy(stream.passes(step) % len(views)) if in_turn else torch.randint(len(views), (len(rows),))
+            batch = stacked[drawn.to(device), rows]
             loss = measure(head(batch), labels[rows]).mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]

@@ -24,10 +24,15 @@ class SampleStream:
 
     def batch(self, step: int) -> IntArray:
         """The rows of one step, int64 (batch_size,)."""
-        start = step * self.batch_size
-        places = np.arange(start, start + self.batch_size)
-        passes, offsets = np.divmod(places, len(self.rows))
+        passes, offsets = np.divmod(self._places(step), len(self.rows))
         return np.array([self._order(int(number))[offset] for number, offset in zip(passes, offsets, strict=True)], dtype=np.int64)
+
+    def passes(self, step: int) -> IntArray:
+        """In which pass through the samples each row of a step is drawn, from 0: int64 (batch_size,)."""
+        return self._places(step) // len(self.rows)
+
+    def _places(self, step: int) -> IntArray:
+        return np.arange(step * self.batch_size, (step + 1) * self.batch_size, dtype=np.int64)
 
     def _order(self, number: int) -> IntArray:
         if number not in self._orders:

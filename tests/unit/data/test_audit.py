@@ -117,6 +117,19 @@ def test_class_of_one_image_is_fine(tmp_path):
     assert {"odd mode"} <= set(kinds(found, "info"))
 
 
+def test_several_labels_have_balance_and_absent_classes_but_no_accuracy(tmp_path):
+    lines = [f"{number}.png,{'a' if number < 22 else 'a|b'}" for number in range(24)]
+    for number in range(24):
+        save(tmp_path, f"{number}.png", noise(number))
+    (tmp_path / "t.csv").write_text("image,label\n" + "\n".join(lines))
+    table = load_table(DataConfig(path=str(tmp_path / "t.csv"), separator="|", classes=["a", "b", "c"]), SplitConfig())
+    found = audit(table, scan_images(table, Reading()), fit="squash", height=32, width=32, bad={}, reading=Reading())
+    assert found.counts == {"a": 24, "b": 2, "c": 0}
+    messages = {finding.kind: finding.message for finding in found.findings}
+    assert "no image of c" in messages["absent class"]
+    assert messages["imbalance"].endswith("look at macro F1 and the numbers of each class")
+
+
 def test_bad_images_small_range_and_flat(tmp_path):
     fill(tmp_path)
     save(tmp_path, "a/deep.png", (noise(500).astype(np.uint16) * 16))

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -5,7 +6,7 @@ import numpy as np
 import pytest
 
 from coverslip.config import DataConfig
-from coverslip.data.labels import class_names, several_labels
+from coverslip.data.labels import class_names, separator_note, several_labels, single_labels
 from coverslip.errors import ConfigError, InputError
 from coverslip.structures import Task
 
@@ -47,6 +48,40 @@ def test_class_names_from_a_file_beside_the_table(tmp_path: Path) -> None:
         class_names(DataConfig(classes="other.txt"), tmp_path)
     with pytest.raises(InputError, match="names a more than once"):
         class_names(DataConfig(classes=["a", "b", "a"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [("names.csv", b"number,name\n0,one\n", "is a table, which begins 'number,name'"), ("names.txt", b"gr\xf6n\n", "not UTF-8 text")],
+)
+def test_files_that_are_no_list_of_class_names(tmp_path: Path, name: str, content: bytes, words: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=words):
+        class_names(DataConfig(classes=name), tmp_path)
+
+
+def test_one_name_a_line_may_lie_in_a_file_of_any_name(tmp_path: Path) -> None:
+    (tmp_path / "names.csv").write_text("one\ntwo, words\n")
+    assert class_names(DataConfig(classes="names.csv"), tmp_path) == ["one", "two, words"]
+
+
+@pytest.mark.parametrize("mark", ["|", ";", ",", " "])
+def test_the_mark_that_fits_is_offered(mark: str) -> None:
+    offered = re.escape(f"Parted at {mark!r} they are: -s 'data.separator=\"{mark}\"'.")
+    with pytest.raises(InputError, match=rf"not in data\.classes.*{offered}"):
+        several([(f"0{mark}2",), ("1",)], classes=["cat", "dog", "bird"])
+    other = ";" if mark != ";" else "|"
+    for stated in (None, other):
+        [note] = separator_note([f"0{mark}2", "1", f"1{mark}12"], stated)
+        assert f"2 labels hold {mark!r}" in note
+        assert ("no label holds" in note) == (stated is not None)
+    assert separator_note([f"0{mark}2", "1"], mark) == ()
+
+
+def test_spaces_in_names_are_no_mark() -> None:
+    assert separator_note(["Golgi apparatus", "Nuclear bodies", "Cytosol"], None) == ()
+    with pytest.raises(InputError, match=r"which is not in the data.*2 labels hold ' '"):
+        single_labels(["0 1", "1", "2 0"], DataConfig(classes=["cat", "dog", "bird"]))
 
 
 def test_merged_classes_are_carried_once() -> None:

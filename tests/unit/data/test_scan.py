@@ -120,9 +120,17 @@ def test_lost_class_and_nothing_left(tmp_path):
     table = make_table(tmp_path, a=good, b=b"", b2=b"x")
     with pytest.raises(InputError, match="no image is left of the class b"):
         usable_rows(table, scan_images(table, Reading()), "skip")
-    table = make_table(tmp_path, a=b"", b=b"")
+    table = make_table(tmp_path, a=b"", b=b"x")
     with pytest.raises(BadImagesError, match="no image of the data set"):
         usable_rows(table, scan_images(table, Reading()), "skip")
+
+
+@pytest.mark.parametrize("asked", ["stop", "skip"])
+def test_one_reason_for_all_images_is_said_once(tmp_path, asked):
+    table = make_table(tmp_path, a=b"x", b=b"y", c=b"z")
+    with pytest.raises(InputError, match=r"not one of the 3 images can be used, all for one reason, as a\.png: not an image") as caught:
+        usable_rows(table, scan_images(table, Reading()), asked)
+    assert "\n" not in str(caught.value)
 
 
 def test_hash_survives_copies_and_sees_differences():

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from coverslip.config import DataConfig, SplitConfig
+from coverslip.config import DataConfig, SplitConfig, load_config
 from coverslip.data.inputs import list_samples
 from coverslip.data.sources import load_table
 from coverslip.errors import ConfigError, InputError, MissingInputError
@@ -195,6 +195,9 @@ def test_wrong_folders(tmp_path):
         load(touch(tmp_path / "flat", "1.png", "2.png", "3.png"))
     with pytest.raises(InputError, match="only one class, 'a'"):
         load(touch(tmp_path / "one", "a/1.png"))
+    write(tmp_path / "one", "image,label\n", "train.csv")
+    with pytest.raises(InputError, match=r"holds the folder a only.*the table train.csv: to read that, say .*train.csv"):
+        load(tmp_path / "one")
     (touch(tmp_path / "hole", "a/1.png", "b/1.png") / "c").mkdir()
     with pytest.raises(InputError, match="no images in the class folder c"):
         load(tmp_path / "hole")
@@ -211,6 +214,9 @@ def test_wrong_folders(tmp_path):
         ("image,labels\n1.png,a\n", "no column 'label'"),
         ("image,label\n", "no rows"),
         ("", "cannot be read as a table"),
+        ("image,label\n1.png,a,b\n2.png,b\n", "cannot be read as a table: a line holds more values .* put quotes around"),
+        ("image,label\n1.png,a\n2.png,a,b\n", "cannot be read as a table: line 3 holds more values .* put quotes around"),
+        ('image,label\n1.png,"a\n2.png,b\n', "cannot be read as a table: EOF inside string"),
         ("image,label\n1.png,a\n2.png,\n", "1 rows .* no value .* data.labels: lines 3"),
         ("image,label\n1.png,a\n2.png,b\n9.png,b\n", "1 of the 3 images lack files: 9.png"),
         ("image,label\n1.png,a\n./1.png,a\n2.png,b\n", "1 images are listed more than once"),
@@ -223,13 +229,105 @@ def test_wrong_tables(tmp_path, text, message):
         load(write(tmp_path, text))
 
 
+def test_marks_at_the_end_of_every_line_are_no_values(tmp_path):
+    touch(tmp_path, "1.png", "2.png")
+    assert load(write(tmp_path, "image,label\n1.png,a,\n2.png,b,\n")).classes == ("a", "b")
+
+
+# Several labels -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mark", [" ", "|", ";", ","])
+@pytest.mark.parametrize("column", [",", ";", "\t"])
+def test_several_labels_with_a_stated_mark_between(tmp_path, mark, column):
+    touch(tmp_path, "1.png", "2.png", "3.png")
+    rows = [["image", "labels"], ["1.png", f'"b{mark}a"'], ["2.png", '"b"'], ["3.png", f'"a {mark} c{mark}a"']]
+    table = load(write(tmp_path, "\n".join(column.join(row) for row in rows)), labels="labels", separator=mark)
+    assert table.task is Task.MULTILABEL
+    assert table.classes == ("a", "b", "c")
+    assert table.labels.tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 1]]
+
+
+@pytest.mark.parametrize(("yes", "no"), [("1", "0"), ("1.0", "0.0"), ("True", "False"), ("TRUE", "false")])
+def test_a_column_of_zeros_and_ones_a_class(tmp_path, yes, no):
+    touch(tmp_path, "1.png", "2.png")
+    text = f"image,dot,bar\n1.png,{yes},{no}\n2.png,{yes},{yes}\n"
+    table = load(write(tmp_path, text), labels=["dot", "bar"], classes=["bar", "dot"])
+    assert table.classes == ("bar", "dot")
+    assert table.labels.tolist() == [[0, 1], [1, 1]]
+
+
+def test_a_column_of_zeros_is_a_class_too(tmp_path):
+    touch(tmp_path, "1.png", "2.png")
+    table = load(write(tmp_path, "image,c,a,b\n1.png,1,0,0\n2.png,1,0,1\n"), labels=["c", "a", "b"])
+    assert table.classes == ("a", "b", "c")
+    assert table.labels.tolist() == [[0, 0, 1], [0, 1, 1]]
+
+
+def test_booleans_of_parquet(tmp_path):
+    touch(tmp_path, "1.png", "2.png")
+    frame = pd.DataFrame({"image": ["1.png", "2.png"], "dot": [True, False], "bar": [1.0, 1.0]})
+    frame.to_parquet(tmp_path / "t.parquet")
+    assert load(tmp_path / "t.parquet", labels=["dot", "bar"]).labels.tolist() == [[1, 1], [1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("text", "data", "message"),
+    [
+        ("image,a,b\n1.png,1,0\n2.png,2,1\n", {"labels": ["a", "b"]}, r"'2' under a \(line 3\); expected 0 or 1"),
+        ("image,a,b\n1.png,1,\n2.png,0,1\n", {"labels": ["a", "b"]}, r"hold nothing under b \(line 2\)"),
+        ("image,a,b\n1.png,1,0\n2.png,0,1\n", {"labels": ["a", "bb"]}, "no column 'bb'"),
+        ("image,a,b\n1.png,1,0\n2.png,0,0\n", {"labels": ["a", "b"]}, r"1 rows have no label: lines 3 .*allow_empty"),
+        (
+            "image,label\n1.png,a|b\n1.png,b\n2.png,a\n",
+            {"separator": "|"},
+            r"two labels .*1.png \(a\|b and b\); one image stands in one row",
+        ),
+        ("image,label\n1.png,a|b\n1.png,b|a\n2.png,a\n", {"separator": "|"}, "1 images are listed more than once"),
+        ("image,label\n1.png,a|b\n2.png,\n", {"separator": "|"}, r"1 rows have no label: lines 3 .*allow_empty"),
+        ("image,label\n1.png,a|b\n2.png,c\n", {"separator": "|", "classes": ["a", "b"]}, r"1 labels .* not in data\.classes: c"),
+    ],
+)
+def test_wrong_tables_of_several_labels(tmp_path, text, data, message):
+    touch(tmp_path, "1.png", "2.png")
+    with pytest.raises(InputError, match=message):
+        load(write(tmp_path, text), **data)
+
+
+def test_groups_parts_and_files_follow_the_rows_that_are_kept(tmp_path):
+    touch(tmp_path / "images", *both("a", "b", "c", "d"))
+    text = "Id,label,plate,part\na,x|y,p1,train\nb,z,p2,test\nc,y,p3,val\nd,x,p4,test\n"
+    split = SplitConfig(group="plate", preset="part")
+    table = load(write(tmp_path, text), split, **BY_CHANNEL, separator="|", keep=["x", "y"])
+    assert table.images == ("a", "c", "d")
+    assert table.files is not None
+    assert [own[0] for own in table.files] == ["images/a_red.png", "images/c_red.png", "images/d_red.png"]
+    assert table.groups is not None
+    assert table.preset is not None
+    assert table.groups.tolist() == ["p1", "p3", "p4"]
+    assert table.preset.tolist() == ["train", "validation", "test"]
+    assert table.labels.tolist() == [[1, 1], [0, 1], [1, 0]]
+    assert "1 of 4 rows are left without a label by the classes that were dropped, and are not used" in table.notes
+
+
+def test_one_column_for_two_classes():
+    with pytest.raises(ConfigError, match="expected each column once; a stands there more than once"):
+        load_config({"data": {"labels": ["a", "b", "a"]}})
+
+
+# Splits ---------------------------------------------------------------------------------------------------------------
+
+
 def test_wrong_columns_of_the_split(tmp_path):
     touch(tmp_path, "1.png", "2.png")
     table = write(tmp_path, "image,label,part\n1.png,a,train\n2.png,b,holdout\n")
     with pytest.raises(InputError, match="'holdout'"):
         load(table, SplitConfig(preset="part"))
-    with pytest.raises(InputError, match="Did you mean 'part'"):
+    with pytest.raises(InputError, match=r"table.csv has no column 'parts'.*Did you mean 'part'"):
         load(table, SplitConfig(group="parts"))
+    table = write(tmp_path, "image,label,plate\n1.png,a,p1\n2.png,b,\n")
+    with pytest.raises(InputError, match=r"1 rows .* no value in the column of split\.group: lines 3"):
+        load(table, SplitConfig(group="plate"))
 
 
 def test_list_samples(tmp_path):
@@ -303,6 +401,28 @@ def test_a_missing_channel_names_its_sample_its_channel_and_its_file(tmp_path):
     assert str(tmp_path) in str(caught.value)
     with pytest.raises(MissingInputError, match=r"b has no er \(images/b_green\.png\)"):
         load(path, image=BY_CHANNEL["image"], channels={"dna": "red", "er": "green"})
+
+
+@pytest.mark.parametrize("form", ["images/{Id}_{channel}.png", "{channel}/{Id}.png", "{Id}/{channel}/{Id}_{channel}.png"])
+def test_a_channel_that_no_sample_has_is_told_with_those_that_are_there(tmp_path, form):
+    files = [form.format(Id=name, channel=channel) for name in ("a", "b") for channel in ("red", "green", "grey")]
+    path = write(touch(tmp_path, *files), "Id,label\na,x\nb,y\n")
+    told = r"has no gren.*No image has the channel 'gren'\. Did you mean 'green'\? The first has green, grey, red \(data\.channels\)"
+    with pytest.raises(MissingInputError, match=told):
+        load(path, image=form, channels=["red", "gren"])
+    with pytest.raises(MissingInputError, match=r"not one file of the 2 images .*channel 'Gren'\. Did you mean 'green'"):
+        load(path, image=form, channels={"protein": "Gren"})
+
+
+def test_a_pattern_that_leads_nowhere_is_told_once(tmp_path):
+    path = write(touch(tmp_path / "images", *both("a", "b")), "Id,label\na,x\nb,y\n")
+    with pytest.raises(
+        MissingInputError, match=r"not one file of the 2 images is there .*the first would be x/a_red\.png.*relative to"
+    ) as caught:
+        load(path.rename(tmp_path / "t.csv"), **{**BY_CHANNEL, "image": "x/{Id}_{channel}.png"})
+    assert "The first has" not in str(caught.value)
+    with pytest.raises(InputError, match=r"no column 'chanel'.*Did you mean 'channel'"):
+        load(tmp_path / "t.csv", image="images/{Id}_{chanel}.png", channels=["red"])
 
 
 @pytest.mark.parametrize(

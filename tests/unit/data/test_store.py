@@ -10,10 +10,10 @@ import pytest
 import tifffile
 from PIL import Image
 
-from coverslip.data.decoding import PixelArray
+from coverslip.data.decoding import ImageReadError, PixelArray
 from coverslip.data.pixels import GREY, WHOLE, Geometry
 from coverslip.data.reading import Facts, Reading
-from coverslip.data.store import PEEK, Pixels, RowWriter, glance, load_pixels, row_writer, some_images
+from coverslip.data.store import PEEK, FilePixels, Pixels, RowWriter, glance, load_pixels, row_writer, some_images
 from coverslip.errors import ResourceError
 from coverslip.structures import Channel, Table, Task
 
@@ -313,6 +313,21 @@ def test_colour_and_depth(tmp_path: Path) -> None:
 def test_images_that_cannot_be_read_are_passed_over(tmp_path: Path) -> None:
     seen = glance(table_of(tmp_path / "d", {"a.png": b"", "b.png": grey(1, 40, 60), "c.png": b"junk"}), READING)
     assert (seen.height, seen.width, seen.one_size) == (40, 60, True)
+
+
+def test_pixels_from_files_are_those_of_the_store_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = table_of(tmp_path / "d", {f"{number}.png": grey(number, 40, 30) for number in range(7)})
+    stored, _ = load_pixels(table, READING, GEOMETRY, LIMIT)
+    direct = FilePixels(stored.array, stored.index, stored.key, table.samples, READING, GEOMETRY)
+    seen = watch_reading(monkeypatch)
+    rows = np.array([5, 0, 5, 3])
+    assert np.array_equal(direct.read(rows), stored.read(rows))
+    assert len(seen) == 4
+    direct.read(rows)
+    assert len(seen) == 8
+    (table.root / "3.png").write_bytes(b"")
+    with pytest.raises(ImageReadError, match=r"empty|truncated|decoded"):
+        direct.read(rows)
 
 
 @pytest.mark.parametrize(("height", "width", "one"), [(40, 60, True), (40, 61, False), (60, 40, False)])

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 from coverslip.config import ModelConfig
 from coverslip.errors import BundleError
-from coverslip.models.classifier import Classifier, architecture_json, build_classifier, from_architecture
+from coverslip.models.classifier import Classifier, FrozenBackbones, architecture_json, build_classifier, from_architecture
 
 SMALL = ModelConfig(backbone="small_30k", weights="none")
 
@@ -95,3 +95,33 @@ def test_a_grey_bundle_goes_on_with_three_channels(tmp_path: Path) -> None:
     colour = build(ModelConfig(backbone="small_30k", weights=str(tmp_path / "bundle")), channels=3).eval()
     images = torch.randn(2, 1, 32, 32)
     torch.testing.assert_close(colour(images.expand(-1, 3, -1, -1)), trained(images))
+
+
+@pytest.mark.parametrize(
+    ("channels", "how", "said"),
+    [
+        (4, "repeat", "4 channels, filters learned on 3 are taken in turn and scaled by 3/4"),
+        (5, "mean", "5 channels, filters learned on 3 are kept, those beyond get their mean"),
+        (4, "zero", "4 channels, filters learned on 3 are kept, those beyond start at zero"),
+        (2, "zero", "2 channels, filters learned on 3 are taken in turn and scaled by 3/2"),
+        (1, "repeat", "1 channel, filters learned on 3 are summed over them"),
+        (1, "mean", "1 channel, filters learned on 3 are averaged over them"),
+    ],
+)
+def test_what_became_of_the_first_layer_is_said(tmp_path: Path, channels: int, how: str, said: str) -> None:
+    save_bundle(tmp_path / "bundle", build(channels=3), ["a", "b", "c"])
+    config = ModelConfig.model_validate({"backbone": "small_30k", "weights": str(tmp_path / "bundle"), "first_layer": how})
+    assert build(config, channels=channels).notes[1] == f"first layer: {said}"
+    assert not any("first layer" in note for note in build(config, channels=3).notes + build(channels=channels).notes)
+
+
+def test_a_shared_frozen_backbone_gives_the_classifier_that_is_built_alone() -> None:
+    shelf = FrozenBackbones(1)
+    wanted = {"channels": 1, "size": (32, 32), "seed": 3}
+    first, second = (shelf.classifier(SMALL.model_copy(update={"head": head}), classes=3, **wanted) for head in ("single", [8]))
+    assert first.backbone is second.backbone
+    assert same(first, build_classifier(SMALL, classes=3, **wanted))
+    assert same(second, build_classifier(SMALL.model_copy(update={"head": [8]}), classes=3, **wanted))
+    other = shelf.classifier(SMALL, classes=3, **{**wanted, "seed": 4})
+    assert other.backbone is not first.backbone
+    assert shelf.classifier(SMALL, classes=3, **wanted).backbone is not first.backbone  # one is kept, and that was another

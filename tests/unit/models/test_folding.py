@@ -38,6 +38,40 @@ def test_a_folded_network_gives_the_same_vectors(name: str) -> None:
     assert all(torch.equal(tensor, before[key]) for key, tensor in network.state_dict().items())
 
 
+@pytest.mark.parametrize("name", ["resnet18", "mobilenetv2_035", "densenet121"])
+def test_a_copy_in_half_precision_gives_what_autocast_gives(name: str) -> None:
+    network = with_statistics(create_network(name, channels=3, size=(64, 64), arguments={}))
+    halved = fold_batch_norms(network, torch.zeros(1, 3, 64, 64), half=True)
+    images = torch.randn(4, 3, 64, 64)
+    with torch.inference_mode():
+        exact, found = network(images), halved(images.bfloat16()).float()
+        with torch.autocast("cpu", torch.bfloat16):
+            usual = network(images).float()
+    assert {tensor.dtype for tensor in halved.parameters()} == {torch.bfloat16}
+    scale = exact.abs().max()
+    assert (found - exact).abs().max() <= 0.03 * scale
+    assert (found - exact).abs().mean() <= 1.5 * (usual - exact).abs().mean()
+
+
+class Sharp(nn.Module):
+    """A small difference of large numbers: too much for bfloat16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.norm = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
+
+    def forward(self, images: Tensor) -> Any:
+        made = self.norm(self.convolution(images))
+        return ((made + 1000) - 1000).mean(dim=(2, 3))
+
+
+def test_half_precision_is_not_taken_where_it_changes_the_answers() -> None:
+    network = with_statistics(Sharp(), side=16)
+    folded = fold_batch_norms(network, torch.zeros(1, 3, 16, 16), half=True)
+    assert norms(folded) == 0
+    assert {tensor.dtype for tensor in folded.parameters()} == {torch.float32}
+
+
 def test_a_network_without_batch_norms_comes_back_itself() -> None:
     network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 2))
     assert fold_batch_norms(network, torch.zeros(1, 1, 8, 8)) is network

@@ -47,6 +47,12 @@ def test_groups_of_neighbours_hold_every_class_once_and_differ_by_one_at_most(co
     assert max(map(len, columns)) - min(map(len, columns)) <= 1
 
 
+@pytest.mark.parametrize(("count", "size"), [(2, 14), (4, 7)])
+def test_28_classes_in_equal_groups(count: int, size: int) -> None:
+    columns = group_columns(count, [str(number) for number in range(28)])
+    assert columns == [tuple(range(start, start + size)) for start in range(0, 28, size)]
+
+
 @pytest.mark.parametrize(
     ("stated", "said"),
     [

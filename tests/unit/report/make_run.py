@@ -248,6 +248,17 @@ def _write_facts(folder: Path, kind: str, names, targets) -> None:
         "training_bytes": 841_000_000, "batch_size": 32,
     }  # fmt: skip
     write_json(folder / "summary.json", summary)
+    write_json(folder / "weights.json", make_weights(0.02))
+
+
+def make_weights(deviation: float) -> dict[str, Any]:
+    """The content of weights.json: normal weights, the same shape in all groups of layers."""
+    edges = np.linspace(-0.1, 0.1, 61)
+    counts = np.histogram(np.random.default_rng(0).normal(0, deviation, 5000).clip(-0.1, 0.1), edges)[0]
+    numbers = {"weights": 5000, "mean": -0.0002, "deviation": deviation, "near_zero": 0.04}
+    numbers |= {"edges": edges.tolist(), "counts": counts.tolist()}
+    names = ("all", "backbone.conv_stem", *(f"backbone.blocks.{i}" for i in range(7)), "head")
+    return {"near_zero_below": 0.001, "frozen": 0, "groups": [{"name": name, **numbers} for name in names]}
 
 
 def _write_pictures(folder: Path, names, files, targets, images: Sequence[Path], size: int, random) -> None:

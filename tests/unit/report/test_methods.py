@@ -107,6 +107,21 @@ def test_evaluation_speaks_of_what_it_has(tmp_path: Path) -> None:
         assert wrong not in text
 
 
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        (True, "by a logistic line for each class"),
+        ("platt", "by a logistic line for each class"),
+        ("temperature", "by temperature scaling ["),
+    ],
+)
+def test_the_calibration_of_several_labels_is_named(tmp_path: Path, asked: Any, words: str) -> None:
+    (tmp_path / "metrics.json").write_text('{"task": "multilabel", "classes": ["a", "b"], "test": {"n": 5, "macro_f1": {"value": 0.5}}}')
+    text = text_for(tmp_path, decision={"calibrate": asked})
+    assert f"Scores were calibrated {words}" in text
+    assert "for each class, shrunk towards the common one, on the validation part" in text
+
+
 def test_every_family_has_its_reference() -> None:
     assert len(FAMILIES) >= 10
     assert set(FAMILIES) <= set(references())

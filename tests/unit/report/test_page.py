@@ -21,7 +21,7 @@ from unit.report.make_run import make_evaluation, make_run
 
 FILES = (
     "config.toml", "environment.json", "audit.json", "split.csv", "history.csv", "predictions.csv", "metrics.json", "timing.json",
-    "summary.json", "label_errors.csv", "pictures/index.json", "pictures",
+    "summary.json", "weights.json", "label_errors.csv", "pictures/index.json", "pictures",
 )  # fmt: skip
 VOID = {"meta", "link", "img", "br", "input", "hr"}
 
@@ -110,6 +110,7 @@ def test_gel_page_is_whole(gel: Path) -> None:
         "augmentation",
         "model",
         "training",
+        "weights",
         "results",
         "mistakes",
         "labels",
@@ -117,7 +118,7 @@ def test_gel_page_is_whole(gel: Path) -> None:
         "methods",
         "reproduce",
     } <= set(page.ids)
-    assert page.tags.count("svg") == 7
+    assert page.tags.count("svg") == 8
     assert len(page.sources) == 12 + 24 + 7 + 6 + 5
     assert "there is no curve to draw" in page.text
     assert "The file mode alone tells the classes apart" in page.text
@@ -132,7 +133,7 @@ def test_nuclei_page_is_whole(nuclei: Path) -> None:
     text, page = read(nuclei)
     check(text, page)
     assert "more" in page.ids
-    assert page.tags.count("svg") == 11
+    assert page.tags.count("svg") == 12
     assert "Groups, worst first" in page.text
     assert "Most frequent confusions" in page.text
     assert text.count('class="cell') == 16 * 16

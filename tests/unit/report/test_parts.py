@@ -19,6 +19,7 @@ from coverslip.report import figures, numbers
 from coverslip.report.curves import MOST_POINTS, precision_recall_points, roc_points
 from coverslip.report.numbers import Shown
 from coverslip.report.pictures import LARGE, Album
+from coverslip.report.several_figures import ClassCurves, class_reliability, class_thresholds
 
 
 @pytest.mark.parametrize("ties", [1, 10, 1000])
@@ -96,13 +97,17 @@ def drawn() -> dict[str, Figure]:
         "folds": figures.folds({"Accuracy": [(0, 0.9), (1, 1.0)]}, {"Accuracy": known}),
         "curve": figures.learning_curve(curve_table),
         "stages": figures.stages({"fit": 3.2, "save_all": 0.0}),
+        "epochs": figures.history(history.assign(epoch=[0.5, 1.0, 1.5], group=[1, 1, 2]), {"train_loss": "training"}, "loss"),
+        "thresholds": class_thresholds({name: ClassCurves({"test": curve, "validation": curve}, 0.4) for name in names}),
+        "no thresholds": class_thresholds({"a": ClassCurves({}, None), "b": ClassCurves({"folds": curve}, 0.1)}),
+        "class reliability": class_reliability(dict.fromkeys(names, (reliability_curve(scores[:, 0], np.arange(80) % 2), "ECE 0.1"))),
     }
 
 
 def test_every_figure_becomes_svg_that_follows_the_theme() -> None:
     seen: set[str] = set()
     all_drawn = drawn()
-    assert len(all_drawn) == 10
+    assert len(all_drawn) == 14
     for name, drawing in all_drawn.items():
         text = figures.as_svg(drawing, name, 'a "title" <b>')
         assert text.startswith('<svg role="img" aria-label="a &quot;title&quot; &lt;b&gt;"')
@@ -115,6 +120,14 @@ def test_every_figure_becomes_svg_that_follows_the_theme() -> None:
         assert not ids & seen
         seen |= ids
         assert set(re.findall(r'href="#([^"]*)"', text)) <= ids
+
+
+def test_epochs_stand_above_steps_where_they_are_known() -> None:
+    table = pd.DataFrame({"step": [0, 10, 20], "epoch": [0.0, 1.0, 2.0], "train_loss": [3.0, 2, 1]})
+    below, above = figures.history(table, {"train_loss": "training"}, "loss").axes
+    assert (below.get_xlabel(), above.get_xlabel()) == ("step", "epoch")
+    np.testing.assert_allclose(np.array(above.get_xlim()) * 10, below.get_xlim())
+    assert len(figures.history(table.drop(columns="epoch"), {"train_loss": "training"}, "loss").axes) == 1
 
 
 def test_figures_leave_matplotlib_as_it_was() -> None:

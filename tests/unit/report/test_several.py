@@ -6,10 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from sklearn.metrics import f1_score
 
+from coverslip.report import figures
 from coverslip.report.files import read_run
+from coverslip.report.page import render
 from coverslip.report.pictures import Album
-from coverslip.report.several import class_rows, composition, matrices, thresholds
+from coverslip.report.results import results
+from coverslip.report.sections import _history, training
+from coverslip.report.several import _steps, class_rows, composition, matrices, reliability, thresholds
 
 CLASSES = ["burr", "dot", "rim"]
 
@@ -64,7 +69,78 @@ def test_the_verdict_on_searched_thresholds(tmp_path: Path, gain: tuple[float, f
     assert found["parts"] == ["validation", "test"]
     assert [row["used"] for row in found["rows"]] == [False, True]
     assert found["rows"][1]["estimate"] == pytest.approx(0.73)
-    assert found["curve"] is not None
+    assert [drawing.title for drawing in found["curves"]] == ["Threshold and F1", "Threshold and F1, class by class"]
+    assert found["over"] == ""
+
+
+def test_what_macro_f1_runs_over_is_said_where_it_leaves_classes_out(tmp_path: Path) -> None:
+    write(tmp_path)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    for part, defined in (("validation", 1), ("test", 2)):
+        metrics[part]["macro_f1"]["classes_defined"] = defined
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    run = read_run(tmp_path)
+    found, table = thresholds(run, "test"), results(run, "test")
+    assert found is not None
+    assert found["over"].startswith("Macro F1 runs over 1 of 3 classes in validation and over 2 of 3 classes in test")
+    assert table is not None
+    assert table["rows"][0]["over"] == "over 2 of 3 classes"
+    assert table["rows"][0]["others"][0][1] == "over 1 of 3 classes"
+    page = render(run)
+    assert "macro F1 over 2 of 3 classes is 0.800" in page
+    assert "<small>over 1 of 3 classes</small>" in page
+
+
+@pytest.mark.parametrize("ties", [3, 1000])
+def test_the_drawn_f1_is_that_of_every_threshold(ties: int) -> None:
+    random = np.random.default_rng(ties)
+    truth = random.random(60) < 0.3
+    scores = np.round(np.clip(truth * 0.3 + random.random(60) * 0.7, 0, 1) * ties) / ties
+    curve = _steps(scores, truth)
+    assert curve is not None
+    x, y = curve
+    assert x[0] == 0
+    assert x[-1] == 1
+    for threshold in random.random(200):
+        drawn = y[np.searchsorted(x, threshold)]  # a step reaches back to the point before
+        assert drawn == pytest.approx(f1_score(truth, scores >= threshold, zero_division=0))
+    assert _steps(scores, np.zeros(60, bool)) is None
+
+
+def test_reliability_of_each_class_with_its_calibration_error(tmp_path: Path) -> None:
+    write(tmp_path)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    for place, name in enumerate(CLASSES):
+        metrics["test"]["per_class"][name]["calibration_error"] = number(0.1 * place, 0.0, 0.5)
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    found = reliability(read_run(tmp_path), "test")
+    assert found is not None
+    assert found.wide
+    for text in (*CLASSES, "ECE 0.000", "ECE 0.100", "ECE 0.200"):
+        assert text in found.svg
+
+
+def history(**columns: Any) -> pd.DataFrame:
+    rows = [{"fold": "", "group": group, "phase": "all", "step": step, "epoch": step / 4} for group in (1, 2) for step in range(9)]
+    return pd.DataFrame(rows).assign(train_loss=1.0, **columns)
+
+
+def test_macro_f1_is_drawn_for_training_too_where_it_was_noted(tmp_path: Path) -> None:
+    write(tmp_path)
+    for columns, title in (({"group": ""}, "Macro F1 on the validation part"), ({"train_macro_f1": 0.5}, "Macro F1")):
+        history(validation_macro_f1=0.4, **columns).to_csv(tmp_path / "history.csv", index=False)
+        found = training(read_run(tmp_path))
+        assert found is not None
+        assert [drawing.title for drawing in found["drawings"]][1] == title
+    assert "training" in found["drawings"][1].svg
+
+
+def test_the_models_of_class_groups_are_drawn_over_the_same_steps(tmp_path: Path) -> None:
+    write(tmp_path)
+    history().to_csv(tmp_path / "history.csv", index=False)
+    final, _ = _history(read_run(tmp_path))
+    assert final.groupby("group")["step"].max().tolist() == [8, 8]
+    assert len(figures.history(final, {"train_loss": "training"}, "loss").axes[0].lines) == 2
 
 
 def test_a_fixed_threshold_has_no_verdict(tmp_path: Path) -> None:
@@ -97,3 +173,4 @@ def test_one_label_an_image_has_none_of_it(tmp_path: Path) -> None:
     assert composition(run) == []
     assert thresholds(run, "test") is None
     assert matrices(run, "test") == []
+    assert reliability(run, "test") is None

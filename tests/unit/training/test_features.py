@@ -111,7 +111,7 @@ def test_progress_reaches_the_end_and_an_interruption_leaves_nothing(
         store_of(network, samples, progress=stop).rows(np.arange(100))
     assert cache_entries() == []
     store_of(network, samples, progress=lambda stage, done, total, numbers: calls.append((done, total))).rows(np.arange(100))
-    assert calls == [(64, 100), (100, 100)] * 2
+    assert calls == [(32, 100), (64, 100), *[(done, 100) for done in (32, 64, 96, 100)]]
 
 
 def test_the_hash_of_a_module_knows_names_values_and_kinds() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import coverslip.training.loop
 from coverslip.config import load_config
 from coverslip.errors import InputError
-from coverslip.training.fit import fit, loss_weights, make_plan
+from coverslip.training.fit import fit, loss_weights, make_plan, probe_views
 from coverslip.training.loop import Plan, Trial
 
 TRAIN, VALIDATION = np.arange(32), np.arange(32, 48)
@@ -254,3 +254,32 @@ def test_batches_are_no_larger_than_the_data(make_config: Any, make_network: Any
     config = make_config(training={"batch_size": 500, "epochs": 2})
     found = fit(make_network(config), make_samples(), TRAIN, VALIDATION, config)
     assert found.steps == 2
+
+
+def test_as_many_views_as_epochs_are_one_an_epoch_and_never_the_original(make_config: Any) -> None:
+    def asked(**training: Any) -> list[int]:
+        settings = {"regime": "probe", "views": 3, "epochs": 3, "optimizer": "adam", **training}
+        return list(probe_views(make_config(training=settings, augment={"noise": 0.3})))
+
+    assert asked() == [1, 2, 3]
+    for other in ({"epochs": 4}, {"optimizer": "exact"}, {"steps": 9}, {"steps_per_epoch": 2}):
+        assert asked(**other) == [0, 1, 2, 3], other
+    plain = make_config(training={"regime": "probe", "views": 3, "epochs": 3})
+    assert list(probe_views(plain)) == [0]
+
+
+def test_a_probe_knows_what_its_features_took_whoever_computed_them(make_config: Any, make_network: Any, make_samples: Any) -> None:
+    config, samples = make_config(**PROBE), make_samples()
+    first, second = (fit(make_network(config), samples, TRAIN, VALIDATION, config) for _ in range(2))
+    assert first.features is not None
+    assert second.features is not None
+    assert first.features.seconds == second.features.seconds
+    assert len(first.features.seconds) == 1
+    assert 0 < sum(first.features.seconds.values()) <= first.features_seconds
+
+
+def test_the_time_of_inference_is_that_of_the_whole_network(make_config: Any, make_network: Any, make_samples: Any) -> None:
+    config, samples = make_config(**PROBE), make_samples()
+    images, seconds = fit(make_network(config), samples, TRAIN, VALIDATION, config).time_scores(samples, VALIDATION)
+    assert images == len(VALIDATION)
+    assert seconds > 0

@@ -1,4 +1,6 @@
+import time
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,12 @@ from torch import nn
 
 import coverslip.training.loop
 from coverslip.config import RunConfig
+from coverslip.data.decoding import PixelArray
+from coverslip.data.store import Pixels
 from coverslip.errors import ConfigError, ResourceError
 from coverslip.evaluation.metrics import accuracy, confusion_matrix
 from coverslip.runtime import no_progress
+from coverslip.structures import IntArray
 from coverslip.training.loop import Learner, Plan, is_out_of_memory
 
 TRAIN, VALIDATION = np.arange(32), np.arange(32, 48)
@@ -392,6 +397,25 @@ def test_the_trial_leaves_no_trace(learner: Any, timed: bool, sections: dict[str
 
 def test_the_trial_without_a_validation_part(learner: Any) -> None:
     assert learner(validation=NOTHING).try_batches(timed=True).score_seconds == 0
+
+
+@pytest.mark.parametrize("sections", [RICH, {}], ids=["rich", "plain"])
+def test_timed_steps_wait_for_their_batch_and_hardly_move_the_weights(
+    learner: Any, sections: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = learner(sections=sections)
+    before = {name: weight.clone() for name, weight in found.network.classifier.named_parameters()}
+    read = Pixels.read
+
+    def slowly(pixels: Pixels, rows: IntArray) -> PixelArray:
+        time.sleep(0.05)
+        return read(pixels, rows)
+
+    monkeypatch.setattr(Pixels, "read", slowly)
+    taken = list(islice(found.timed_steps(), 4))
+    assert len(taken) == 4
+    assert all(0.05 <= step.waiting < step.seconds for step in taken)
+    assert all(torch.allclose(weight, before[name], atol=1e-9) for name, weight in found.network.classifier.named_parameters())
 
 
 OUT_OF_MEMORY = [

@@ -219,3 +219,24 @@ def test_every_view_is_looked_at() -> None:
     learned(head, features, targets, views=[np.zeros_like(features), features], epochs=20)
     with torch.no_grad():
         assert (head(torch.from_numpy(features)).argmax(dim=1).numpy() == targets).mean() > 0.9
+
+
+def test_views_in_turn_are_seen_once_each() -> None:
+    """A head that notes what it is shown: image i of view v holds the number 100 v + i."""
+
+    class Watching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(1, 2)
+            self.seen: list[int] = []
+
+        def forward(self, features: torch.Tensor) -> torch.Tensor:
+            self.seen += features[:, 0].int().tolist()
+            return self.layer(features)
+
+    views = [(100 * view + np.arange(12, dtype=np.float32))[:, None] for view in range(5)]
+    config = TrainingConfig(batch_size=4, learning_rate=1e-6)
+    head = Watching()
+    learn_head(head, views, np.arange(12) % 2, np.ones(2), config, 5, in_turn=True)
+    assert sorted(head.seen) == sorted(100 * view + row for view in range(5) for row in range(12))
+    assert [number // 100 for number in head.seen] == np.repeat(range(5), 12).tolist()

@@ -6,6 +6,8 @@ import pytest
 
 from coverslip.config import load_config
 from coverslip.errors import ConfigError, MissingInputError
+from coverslip.models.classifier import build_classifier
+from coverslip.models.networks import count_weights
 from coverslip.training.recipes import load_recipe, recipe_names, recipe_text
 
 NAMES = recipe_names()
@@ -71,3 +73,43 @@ def test_a_recipe_is_also_a_file(tmp_path: Path) -> None:
         load_recipe(tmp_path / "bad.toml")
     with pytest.raises(MissingInputError, match=r"none\.toml"):
         load_recipe(tmp_path / "none.toml")
+
+
+TEN = {
+    "Mitochondria", "Nuclear bodies", "Nucleoli", "Golgi apparatus", "Nucleoplasm", "Nucleoli fibrillar center", "Cytosol",
+    "Plasma membrane", "Centrosome", "Nuclear speckles",
+}  # fmt: skip
+HPA = ("hpa-10-transfer", "hpa-28", "hpa-large", "hpa-small")
+
+
+def test_recipes_for_cells_are_what_they_are_called() -> None:
+    configs = {name: load_config(load_recipe(name)) for name in HPA}
+    assert len(configs) == 4
+    for config in configs.values():
+        assert config.split.method == "iterative"
+        assert len(config.data.classes or ()) == 28
+    whole, ten, small, large = (configs[name] for name in ("hpa-28", "hpa-10-transfer", "hpa-small", "hpa-large"))
+    assert (whole.pixels.height, whole.pixels.width, len(whole.data.channels or ())) == (512, 512, 4)
+    assert whole.model.backbone.startswith("resnet")
+    assert whole.augment.horizontal_flip
+    assert whole.augment.vertical_flip
+    assert whole.augment.quarter_turns
+    assert (whole.training.schedule, whole.decision.thresholds) == ("step", "per_class")
+    assert set(ten.data.keep or ()) == TEN
+    assert (ten.model.backbone, ten.pixels.normalise) == ("resnet18", "backbone")
+    assert (ten.training.optimizer, ten.training.schedule, ten.training.frozen_first) == ("adam", "onecycle", True)
+    assert min(ten.training.weight_decay, ten.training.gradient_clip, ten.augment.random_crop, ten.augment.rotation_degrees) > 0
+    assert ten.augment.crop_scale < 1
+    assert (small.model.backbone, large.model.backbone) == ("small_200k", "inception_resnet_v2")
+    for config in (small, large):
+        assert config.training.batch_size == 10
+        assert config.training.steps_per_epoch is not None
+        assert config.augment.rotation_degrees > 0
+        assert config.augment.horizontal_flip
+        assert config.augment.vertical_flip
+
+
+def test_the_small_recipe_for_cells_has_about_200_000_weights() -> None:
+    config = load_config(load_recipe("hpa-small"))
+    classifier = build_classifier(config.model, channels=4, classes=28, size=(128, 128), seed=0)
+    assert 180_000 < count_weights(classifier) < 230_000

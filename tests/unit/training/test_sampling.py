@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,3 +49,13 @@ def test_memory_does_not_grow_with_the_passes() -> None:
     for step in range(1000):
         stream.batch(step)
     assert len(stream._orders) <= 3
+
+
+@pytest.mark.parametrize(("n", "size"), [(10, 3), (12, 4), (5, 8)])
+def test_a_pass_is_the_how_manieth_time_a_row_comes(n: int, size: int) -> None:
+    stream = SampleStream(np.arange(n), size, 0)
+    times = dict.fromkeys(range(n), 0)
+    for step in range(20):
+        for row, number in zip(stream.batch(step).tolist(), stream.passes(step).tolist(), strict=True):
+            assert number == times[row]
+            times[row] += 1

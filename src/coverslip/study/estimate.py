@@ -1,0 +1,197 @@
+"""What the runs of a comparison will take, before any of them: time from a short trial of each backbone, memory from its layers.
+
+The trial lets a few images through the backbone and takes a few steps with the head. Frozen features cost one pass for each
+image and view, once for all runs that share them; where all layers learn, a step costs three passes (forward, and twice as much
+backward). What stands on disk from earlier runs is not looked for. These are estimates: half or twice as much is no surprise.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+import torch
+
+from coverslip.config import RunConfig
+from coverslip.data.pixels import Geometry
+from coverslip.data.reading import Reading
+from coverslip.data.sources import load_table
+from coverslip.data.store import glance
+from coverslip.errors import CoverslipError
+from coverslip.models.classifier import Classifier, FrozenBackbones
+from coverslip.models.hardware import autocast, choose_device, choose_precision
+from coverslip.models.summary import Summary, summarise
+from coverslip.network import SCORE_BATCH
+from coverslip.preparing import choose_geometry, preparation_key
+from coverslip.runtime import Progress, no_progress
+from coverslip.structures import Table
+from coverslip.study.grid import PlannedRun
+from coverslip.study.sharing import features_key, in_sharing_order
+from coverslip.training.fit import probe_views
+from coverslip.training.probe import learn_head
+
+TRIAL_IMAGES = 8
+HEAD_STEPS = 4
+BACKWARD = 3
+"""Passes that a training step costs."""
+OVERHEAD_SECONDS = 1.0
+"""Of each run beside fitting: numbers with their intervals, files."""
+PROCESS_BYTES = 600_000_000
+"""Of Python with its libraries."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will take.
+
+    Attributes:
+        name: of the run.
+        seconds: of its own; None when it cannot be made.
+        features_seconds: of features that it computes for itself and for later runs; 0 where an earlier one has.
+        memory: in bytes, of the whole process.
+        note: why it cannot be made; empty when it can.
+    """
+
+    name: str
+    seconds: float | None
+    features_seconds: float = 0.0
+    memory: int = 0
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class _Images:
+    """How many images there are, and what the network gets of each."""
+
+    table: Table
+    geometry: Geometry
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """What a model costs: seconds an image forward, seconds a step of the head, and its summary."""
+
+    forward: float
+    head_step: float
+    summary: Summary
+
+
+def estimate_runs(runs: Sequence[PlannedRun], progress: Progress = no_progress) -> list[Estimate]:
+    """An estimate for each run, in the order in which they will be made.
+
+    Raises:
+        InputError: the data is not what was asked for.
+    """
+    estimator = _Estimator()
+    found = []
+    for number, run in enumerate(in_sharing_order(runs), start=1):
+        found.append(estimator(run))
+        progress("trial", number, len(runs), {})
+    return found
+
+
+class _Estimator:
+    def __init__(self) -> None:
+        self.images: dict[str, _Images] = {}
+        self.trials: dict[str, _Trial] = {}
+        self.shared: set[str] = set()
+        self.frozen = FrozenBackbones()
+
+    def __call__(self, run: PlannedRun) -> Estimate:
+        config = run.config
+        try:
+            device = choose_device(config.training.device)
+            images = self._look(config)
+            trial = self._try(config, images, device)
+        except CoverslipError as error:
+            return Estimate(run.model_id, None, note=str(error))
+        own, features = run_seconds(config, images.table, trial)
+        key = f"{preparation_key(config)} {features_key(config)}"
+        once = 0.0 if key in self.shared else features
+        self.shared.add(key)
+        return Estimate(run.model_id, own + OVERHEAD_SECONDS, once, run_memory(config, images, trial))
+
+    def _look(self, config: RunConfig) -> _Images:
+        key = preparation_key(config)
+        if key not in self.images:
+            table = load_table(config.data, config.split)
+            self.images[key] = _Images(table, choose_geometry(config, table, glance(table, Reading.of(config.data)))[0])
+        return self.images[key]
+
+    def _try(self, config: RunConfig, images: _Images, device: torch.device) -> _Trial:
+        key = f"{config.model.model_dump_json()} {device} {config.training.regime} {config.training.precision} {images.geometry.size}"
+        if key not in self.trials:
+            geometry, probing = images.geometry, config.training.regime == "probe"
+            classifier = self.frozen.classifier(
+                config.model, channels=len(geometry.channels), classes=len(images.table.classes), size=geometry.size, seed=0
+            )
+            classifier.backbone.requires_grad_(not probing)
+            summary = summarise(classifier, geometry.size, len(geometry.channels), batch_size=config.training.batch_size)
+            forward = _forward_seconds(classifier, geometry, device, choose_precision(config.training.precision, device))
+            self.trials[key] = _Trial(forward, _head_seconds(classifier, config, images.table) if probing else 0.0, summary)
+        return self.trials[key]
+
+
+def run_seconds(config: RunConfig, table: Table, trial: _Trial) -> tuple[float, float]:
+    """Seconds of a run's own fitting, and of the features that it may share."""
+    training, folds = config.training, config.split.folds
+    learned, judged = _counts(config, table)
+    fits = 1 + folds * config.split.repeats
+    batch = min(training.batch_size, learned)
+    steps = training.steps or training.epochs * (training.steps_per_epoch or max(1, round(learned / batch)))
+    if training.regime == "probe":
+        looked_at = len(table) if folds else learned
+        return fits * steps * trial.head_step + judged * trial.forward, (looked_at * len(probe_views(config)) + judged) * trial.forward
+    if training.minutes is not None:
+        return 60 * training.minutes, 0.0
+    return (fits * steps * batch * BACKWARD + judged) * trial.forward, 0.0
+
+
+def run_memory(config: RunConfig, images: _Images, trial: _Trial) -> int:
+    """Bytes of the process: libraries, pixels, weights, and what a batch needs."""
+    summary, geometry = trial.summary, images.geometry
+    pixels = len(images.table) * prod(geometry.shape) * np.dtype(geometry.dtype).itemsize
+    largest = max((prod(layer.output) for layer in summary.layers if layer.output), default=0)
+    scoring = 2 * summary.weight_bytes + 3 * 4 * SCORE_BATCH * largest
+    needed = scoring if config.training.regime == "probe" else max(scoring, summary.training_bytes)
+    return PROCESS_BYTES + pixels + needed
+
+
+def _counts(config: RunConfig, table: Table) -> tuple[int, int]:
+    """Images that a fit learns from, and images that are scored."""
+    split, n = config.split, len(table)
+    if table.preset is not None:
+        given = int((table.preset == "train").sum())
+        return max(1, given), n - given
+    rest = n * (1 - split.test - (0 if split.folds else split.validation))
+    learned = rest * (split.folds - 1) / split.folds if split.folds else rest
+    return max(1, round(learned)), round(n - (0 if split.folds else rest))
+
+
+@torch.inference_mode()
+def _forward_seconds(classifier: Classifier, geometry: Geometry, device: torch.device, precision: str) -> float:
+    height, width, channels = geometry.shape
+    backbone = classifier.backbone.eval().to(device).to(memory_format=torch.channels_last)
+    images = torch.zeros(TRIAL_IMAGES, channels, height, width, device=device).to(memory_format=torch.channels_last)
+    with autocast(device, precision):
+        backbone(images[:1])
+        began = time.perf_counter()
+        backbone(images).float().cpu()
+        return (time.perf_counter() - began) / TRIAL_IMAGES
+
+
+def _head_seconds(classifier: Classifier, config: RunConfig, table: Table) -> float:
+    """Seconds of a step of the head on random features; an exact solution counts as one step of all."""
+    n, classes = max(config.training.batch_size, 8), len(table.classes)
+    features = np.random.default_rng(0).normal(size=(n, classifier.backbone.features)).astype(np.float32)
+    targets = np.arange(n, dtype=np.int64) % classes
+    if table.labels.ndim == 2:
+        targets = (targets[:, None] == np.arange(classes)).astype(np.int64)
+    first_order = "adam" if config.training.optimizer == "exact" else config.training.optimizer
+    training = config.training.model_copy(update={"steps": HEAD_STEPS, "optimizer": first_order})
+    began = time.perf_counter()
+    learn_head(classifier.head.cpu(), [features], targets, np.ones(classes), training, 1)
+    return (time.perf_counter() - began) / HEAD_STEPS

@@ -1,0 +1,230 @@
+"""`coverslip compare` on tiny simulated gels."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from flow.conftest import Cli
+
+FIRST = [
+    "model_id", "hardware_type", "pretrained_model", "classifier_head", "opt_alg", "training_time_mins", "inference_time_secs",
+    "accuracy", "precision", "recall", "conf_mat", "roc_auc",
+]  # fmt: skip
+GRID = """
+[base.split]
+test = 0.4
+validation = 0.0
+
+[base.pixels]
+height = 32
+width = 32
+
+[base.augment]
+horizontal_flip = true
+
+[base.model]
+backbone = "small_30k"
+weights = "none"
+
+[base.training]
+regime = "probe"
+epochs = 3
+views = 3
+batch_size = 8
+optimizer = "adam"
+
+[base.intervals]
+resamples = 100
+
+[axes]
+"training.device" = ["cpu", "gpu"]
+"model.head" = ["single", "multi"]
+"""
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("grids") / "tiny.toml"
+    file.write_text(GRID)
+    return file
+
+
+def table_of(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "results.csv").set_index("model_id")
+
+
+def without_times(table: pd.DataFrame) -> pd.DataFrame:
+    return table.drop(columns=["training_time_mins", "inference_time_secs", "features_time_mins", "images_per_second"])
+
+
+without_gpu = pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="this machine has a GPU")
+
+
+@without_gpu
+def test_a_comparison_from_end_to_end(cli: Cli, gels: Path, grid: Path, tmp_path: Path) -> None:
+    done = cli("compare", gels, "--grid", grid, "--out", tmp_path / "study")
+    assert done.status == 0, done.err
+    table = pd.read_csv(tmp_path / "study" / "results.csv")
+    assert list(table.columns[: len(FIRST)]) == FIRST
+    assert table["model_id"].tolist() == ["cpu-single", "cpu-multi", "gpu-single", "gpu-multi"]
+    assert table["status"].tolist() == ["done", "done", "not run", "not run"]
+    assert table["error"][2:].str.contains("sees no GPU").all()
+    assert table["hardware_type"].tolist() == ["cpu", "cpu", "gpu", "gpu"]
+    parquet = pd.read_parquet(tmp_path / "study" / "results.parquet")
+    assert list(parquet.columns) == list(table.columns)
+    np.testing.assert_allclose(parquet["accuracy"][:2].astype(float), table["accuracy"][:2])
+    row = table.iloc[0]
+    assert row["images"] == 16
+    assert np.trace(np.array(json.loads(row["conf_mat"]))) / 16 == row["accuracy"]
+    assert row["accuracy_low"] < row["accuracy"] < row["accuracy_high"]
+    assert row[["training_time_mins", "features_time_mins", "inference_time_secs", "images_per_second"]].min() > 0
+    metrics = json.loads((tmp_path / "study" / "runs" / "cpu-single" / "metrics.json").read_text())["test"]
+    assert row["precision"] == metrics["weighted_precision"]["value"]
+    assert row["roc_auc"] == metrics["roc_auc"]["value"]
+    assert row["weights"] > row["trainable_weights"] > 0
+    verdict = json.loads((tmp_path / "study" / "verdict.json").read_text())
+    assert verdict["sentence"] in done.out
+    assert [(tmp_path / "study" / "runs" / name / "bundle").is_dir() for name in ("cpu-single", "cpu-multi")].count(True) == 1
+    assert (tmp_path / "study" / "runs" / verdict["best"] / "bundle").is_dir()
+    page = (tmp_path / "study" / "report.html").read_text(encoding="utf-8")
+    for words in ("All runs", "Accuracy with intervals", "Time and accuracy", "The best run", "Learning curves", "Runs without numbers"):
+        assert f">{words}<" in page, words
+    assert "on unseen images" in page
+    assert cli("report", tmp_path / "study").status == 0
+
+
+def test_a_run_of_a_study_is_the_run_alone(cli: Cli, gels: Path, grid: Path, tmp_path: Path) -> None:
+    assert cli("compare", gels, "--grid", grid, "-s", "training.device=cpu", "--out", tmp_path / "study", "--bundles", "all").status == 0
+    recipe = tmp_path / "study" / "runs" / "multi" / "config.toml"
+    assert cli("train", gels, "--recipe", recipe, "--out", tmp_path / "alone").status == 0
+    for name in ("metrics.json", "history.csv", "predictions.csv"):
+        assert (tmp_path / "alone" / name).read_text() == (tmp_path / "study" / "runs" / "multi" / name).read_text(), name
+    assert cli("predict", tmp_path / "study" / "runs" / "multi", gels, "--out", tmp_path / "p.csv").status == 0
+
+
+def test_resuming_a_finished_study_makes_nothing_again(cli: Cli, gels: Path, grid: Path, tmp_path: Path) -> None:
+    asked = ("compare", gels, "--grid", grid, "-s", "training.device=cpu", "--out", tmp_path / "study")
+    assert cli(*asked).status == 0
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "study" / "runs").rglob("metrics.json")}
+    assert len(before) == 2
+    again = cli(*asked)
+    assert again.status == 1
+    assert "holds a study already" in again.err
+    assert cli(*asked, "--resume").status == 0
+    assert before == {file: file.stat().st_mtime_ns for file in before}
+    other = cli(*asked, "--resume", "-s", "training.epochs=2")
+    assert other.status == 1
+    assert "holds another comparison: 2 of its runs differ" in other.err
+
+
+def test_the_file_of_a_study_repeats_it(cli: Cli, gels: Path, grid: Path, tmp_path: Path) -> None:
+    seed = ("-s", "split.seed=random", "-s", "training.device=cpu")
+    assert cli("compare", gels, "--grid", grid, *seed, "--out", tmp_path / "a").status == 0
+    assert cli("compare", gels, "--grid", tmp_path / "a" / "study.toml", "--out", tmp_path / "b").status == 0
+    first, second = (without_times(table_of(tmp_path / name)) for name in "ab")
+    pd.testing.assert_frame_equal(first, second)
+    assert first["split_seed"].nunique() == 1
+
+
+def test_a_run_that_fails_is_a_row_with_its_error(cli: Cli, gels: Path, grid: Path, tmp_path: Path) -> None:
+    models = 'model=[{backbone="small_30k"},{backbone="small_30k",weights="nowhere.safetensors"}]'
+    done = cli(
+        "compare", gels, "--grid", grid, "-s", models, "-s", "training.device=cpu", "-s", "model.head=single", "--out", tmp_path / "s"
+    )
+    assert done.status == 0, done.err
+    table = table_of(tmp_path / "s")
+    assert table["status"].tolist() == ["done", "failed"]
+    assert "no such file" in table["error"].iloc[1]
+    assert "failed: 1 of 2 runs" in done.err
+    broken = cli(
+        "compare", gels, "--grid", grid, "-s", "model.weights=nowhere.safetensors", "-s", "training.device=cpu", "--out", tmp_path / "t"
+    )
+    assert broken.status == 1
+    assert (table_of(tmp_path / "t")["status"] == "failed").all()
+    assert "nothing to compare" in (tmp_path / "t" / "report.html").read_text()
+
+
+def test_seeds_and_folds_are_axes_and_other_splits_are_not_paired(cli: Cli, gels: Path, grid: Path, tmp_path: Path) -> None:
+    axes = ("-s", "split.seed=[0,1]", "-s", "training.seed=[0,1]", "-s", "model.head=single", "-s", "training.device=cpu")
+    done = cli("compare", gels, "--grid", grid, *axes, "--out", tmp_path / "seeds")
+    assert done.status == 0, done.err
+    table = table_of(tmp_path / "seeds")
+    assert table.index.tolist() == ["seed-0-seed-0", "seed-0-seed-1", "seed-1-seed-0", "seed-1-seed-1"]
+    assert table[["split_seed", "seed"]].to_numpy().tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
+    verdict = json.loads((tmp_path / "seeds" / "verdict.json").read_text())
+    assert not verdict["paired"]
+    assert {one["test"] for one in verdict["compared"]} == {"exact Fisher", "exact McNemar"}
+    assert "unpaired" in done.err
+    folds = ("-s", "split.folds=3", "-s", "split.repeats=2", "-s", "training.device=cpu")
+    assert cli("compare", gels, "--grid", grid, *folds, "--out", tmp_path / "folds").status == 0
+    table = table_of(tmp_path / "folds")
+    assert table["judged_on"].tolist() == ["folds", "folds"]
+    assert table["images"].tolist() == [24, 24]
+    each = pd.read_csv(tmp_path / "folds" / "folds.csv")
+    assert each.groupby("model_id").size().tolist() == [6, 6]
+
+
+def test_several_labels_are_compared_by_macro_f1(cli: Cli, gels: Path, tmp_path: Path, grid: Path) -> None:
+    images = sorted(file for file in gels.rglob("*") if file.suffix in (".png", ".jpg", ".tif"))
+    labels = [f"{file.parent.name}|odd" if number % 2 else file.parent.name for number, file in enumerate(images)]
+    pd.DataFrame({"image": map(str, images), "label": labels}).to_csv(tmp_path / "labels.csv", index=False)
+    asked = ("-s", "training.device=cpu", "-s", "data.separator=|")
+    done = cli("compare", tmp_path / "labels.csv", "--grid", grid, *asked, "--out", tmp_path / "study")
+    assert done.status == 0, done.err
+    verdict = json.loads((tmp_path / "study" / "verdict.json").read_text())
+    assert verdict["number"] == "macro_f1"
+    assert "macro F1 of" in done.out
+    assert table_of(tmp_path / "study")["accuracy"].notna().all()
+
+
+def test_data_that_is_not_what_was_asked_for_is_no_failed_run(cli: Cli, gels: Path, tmp_path: Path, grid: Path) -> None:
+    (tmp_path / "labels.csv").write_text("file,label\na.png,a\n")
+    for data, words in ((tmp_path / "nowhere", "nowhere"), (tmp_path / "labels.csv", "no column 'image'")):
+        done = cli("compare", data, "--grid", grid, "--out", tmp_path / "study")
+        assert done.status == 2
+        assert words in done.err
+        assert not (tmp_path / "study").exists()
+
+
+@without_gpu
+def test_a_dry_run_lists_the_runs_and_writes_nothing(cli: Cli, gels: Path, grid: Path, tmp_path: Path) -> None:
+    done = cli("compare", gels, "--grid", grid, "--out", tmp_path / "study", "--dry-run")
+    assert done.status == 0, done.err
+    for name in ("cpu-single", "cpu-multi", "gpu-single", "gpu-multi"):
+        assert name in done.out
+    assert "2 runs can be made here" in done.out
+    assert "GB" in done.out
+    assert "not run: 2 of 4 runs" in done.err
+    assert not (tmp_path / "study").exists()
+
+
+BAD: list[tuple[list[str], list[str]]] = [
+    (["-s", 'training.optimzer=["adam","sgd"]'], ["training.optimzer", "Did you mean 'optimizer'?"]),
+    (["-s", "training.optimizer=[]"], ["training.optimizer is empty"]),
+    (["-s", 'model=[{head="single"}]', "-s", 'model.head=["multi"]'], ["contradict each other: both set model.head"]),
+    (["-s", 'training.optimizer=["exact","adam"]'], ["needs model.head", "in 2 of 8 combinations", "exact"]),
+    (["-s", 'model.backbone=["small_30k","small_31k"]'], ["small_31k", "Did you mean"]),
+]
+
+
+@pytest.mark.parametrize(("settings", "words"), BAD)
+def test_a_bad_grid_is_refused_before_any_work(
+    cli: Cli, gels: Path, grid: Path, tmp_path: Path, settings: list[str], words: list[str]
+) -> None:
+    done = cli("compare", gels, "--grid", grid, *settings, "--out", tmp_path / "study")
+    assert done.status == 2
+    assert all(word in done.err for word in words), done.err
+    assert not (tmp_path / "study").exists()
+
+
+def test_grids_by_name(cli: Cli, gels: Path, tmp_path: Path) -> None:
+    done: Any = cli("compare", gels, "--grid", "gel-42", "--out", tmp_path / "study")
+    assert done.status == 2
+    assert "Did you mean 'gel-24'" in done.err
