@@ -96,7 +96,7 @@ def _show(result: ComparisonResult) -> None:
         rows = table[table["status"] == status]
         _say_reasons(status, [(str(row["model_id"]), str(row["error"])) for row in rows.to_dict("records")], len(table))
     out.print(result.verdict.sentence, markup=False)
-    for note in result.verdict.notes:
+    for note in filter(None, (result.verdict.method, *result.verdict.notes)):
         _say(f"note: {note}")
 
 

@@ -15,6 +15,7 @@ from coverslip.config import RunConfig, load_config, merge_layers, read_toml
 from coverslip.data.reading import Reading
 from coverslip.data.sources import load_table
 from coverslip.errors import ConfigError, RunFolderError
+from coverslip.fitting import RANDOM_PROBE
 from coverslip.models.hardware import NO_GPU, choose_device
 from coverslip.models.networks import check_architecture
 from coverslip.pictures import save_gallery
@@ -272,7 +273,7 @@ class _Study:
         done = {run.model_id: self.place.run_folder(run.model_id) for run in self.comparison.runs if run.model_id in self.ranks}
         found = [contender(run, done[run.model_id]) for run in self.comparison.runs if run.model_id in done]
         level, resamples = self._intervals()
-        verdict = judge([one for one in found if one is not None], level=level, resamples=resamples)
+        verdict = self._with_baseline_note(judge([one for one in found if one is not None], level=level, resamples=resamples))
         self.place.write("verdict.json", verdict.to_json())
         for name in done:
             self.rows[name]["verdict"] = "best" if name == verdict.best else "worse" if name in verdict.worse else "not told from the best"
@@ -282,6 +283,13 @@ class _Study:
         if verdict.best:
             self._picture(verdict.best)
         return ComparisonResult(self.place.path, self._write_table(), verdict)
+
+    def _with_baseline_note(self, verdict: Verdict) -> Verdict:
+        """The verdict with a note when its best run keeps random weights frozen."""
+        config = next((run.config for run in self.comparison.runs if run.model_id == verdict.best), None)
+        if config is None or config.training.regime != "probe" or config.model.weights != "none":
+            return verdict
+        return replace(verdict, notes=(*verdict.notes, f"The best run has {RANDOM_PROBE}."))
 
     def _intervals(self) -> tuple[float, int]:
         intervals = self.comparison.runs[0].config.intervals

@@ -10,6 +10,7 @@ from typing import Any
 from coverslip.config import RunConfig
 from coverslip.experiment import run
 from coverslip.models.classifier import FrozenBackbones
+from coverslip.models.hardware import choose_device
 from coverslip.preparing import Prepared, preparation_key, prepare
 from coverslip.record import finished_metrics
 from coverslip.runtime import Progress, no_progress
@@ -62,6 +63,7 @@ def perform(job: Job) -> JobResult:
     """Make the run, or go on with it where it was stopped; a finished one is read, not made again."""
     config = job.config
     config.check()
+    choose_device(config.training.device)  # a machine without it says so before the work on the data
     data = None if finished_metrics(job.folder, job.keeps_bundle) is not None else shared_data(config)
     frozen = _frozen.setdefault(job.every_row, FrozenBackbones(KEPT, every_row=job.every_row))
     result = run(

@@ -33,6 +33,8 @@ MODELS = ("alexnet_grey", "resnet10t", "small_200k")
 """About 60 million, 5 million and 200,000 weights at 224x224 pixels."""
 BATCH_SIZES = (8, 32, 128)
 SECONDS = 1.0
+LIMIT_SECONDS = 120.0
+"""What a measurement may take beside 30 times the seconds for its steps; then it is stopped."""
 IMAGES = 256
 """Images that speed is measured on, evenly spaced over the data."""
 USUAL: dict[str, Any] = {"augment": {"horizontal_flip": True, "random_crop": 0.04}, "training": {"ema": 0.99}}
@@ -150,7 +152,7 @@ def measure_velocity(
         RunFolderError: the folder is taken.
         ResourceError: the disk is full, or the cache too small.
     """
-    engine = engine or FreshProcesses(60 + 30 * plan.seconds)
+    engine = engine or FreshProcesses(LIMIT_SECONDS + 30 * plan.seconds)
     with StudyFolder.claim(folder, "velocity", resume=False) as place:
         material, around = gather(plan, progress)
         place.write_study(_asked(plan, material, command))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -103,7 +103,8 @@ class Verdict:
     Attributes:
         best: its name; empty when no run was judged.
         sentence: the verdict in one plain sentence.
-        notes: what a reader must know to believe it.
+        method: how runs were told apart, in a sentence; empty where there is nothing to tell apart.
+        notes: what a reader must know before believing it.
         number: `accuracy` or `macro_f1`.
         images: how many judged the best run.
         level: 1 minus the share of false alarms that is accepted.
@@ -113,6 +114,7 @@ class Verdict:
 
     best: str
     sentence: str
+    method: str = ""
     notes: tuple[str, ...] = ()
     number: str = "accuracy"
     images: int = 0
@@ -133,9 +135,9 @@ class Verdict:
     def to_json(self) -> dict[str, Any]:
         """Plain values for verdict.json."""
         return {
-            "best": self.best, "sentence": self.sentence, "notes": list(self.notes), "number": self.number, "images": self.images,
-            "level": self.level, "paired": self.paired, "cannot_be_told_from_best": self.equals, "worse": self.worse,
-            "compared": [each.to_json() for each in self.compared],
+            "best": self.best, "sentence": self.sentence, "method": self.method, "notes": list(self.notes), "number": self.number,
+            "images": self.images, "level": self.level, "paired": self.paired, "cannot_be_told_from_best": self.equals,
+            "worse": self.worse, "compared": [each.to_json() for each in self.compared],
         }  # fmt: skip
 
 
@@ -161,8 +163,8 @@ def judge(contenders: Sequence[Contender], *, level: float = 0.95, resamples: in
         for one, (difference, p, test), fixed in zip(others, found, corrected, strict=True)
     )
     paired = all(_same_images(best, one) for one in others)
-    verdict = Verdict(best.name, "", (), number, len(best.predictions), level, paired, compared)
-    return Verdict(best.name, _sentence(verdict, best.number), _notes(verdict), number, len(best.predictions), level, paired, compared)
+    verdict = Verdict(best.name, "", number=number, images=len(best.predictions), level=level, paired=paired, compared=compared)
+    return replace(verdict, sentence=_sentence(verdict, best.number), method=_method(verdict), notes=_notes(verdict))
 
 
 def holm(p: FloatArray) -> FloatArray:
@@ -291,16 +293,17 @@ def _listed(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
+def _method(verdict: Verdict) -> str:
+    count, tests = len(verdict.compared), list(dict.fromkeys(each.test for each in verdict.compared))
+    corrected = f", p-values corrected for {count} comparisons (Holm)" if count > 1 else ""
+    return f"Told apart by {' and '.join(tests)} at {100 * (1 - verdict.level):.3g} %{corrected}." if count else ""
+
+
 def _notes(verdict: Verdict) -> tuple[str, ...]:
     if not verdict.compared:
         return ()
-    tests = list(dict.fromkeys(each.test for each in verdict.compared))
-    count = len(verdict.compared)
-    told = f"Told apart by {' and '.join(tests)} at {100 * (1 - verdict.level):g} %" + (
-        f", p-values corrected for {count} comparisons (Holm)." if count > 1 else "."
-    )
-    flattered = f"The best of {count + 1} runs on the same images owes part of its lead to luck: expect less of it on new images."
-    if verdict.paired:
-        return told, flattered
+    runs = len(verdict.compared) + 1
+    where = "on the same images " if verdict.paired else ""
+    flattered = f"The best of {runs} runs {where}owes part of its lead to luck: expect less of it on new images."
     split = "The runs were not all judged on the same images; those are compared unpaired, and only large differences show."
-    return told, split, flattered.replace("on the same images ", "")
+    return (flattered,) if verdict.paired else (split, flattered)

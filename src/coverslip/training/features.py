@@ -25,6 +25,8 @@ from coverslip.structures import IntArray
 Features = npt.NDArray[np.float32]
 LAYOUT = "2"
 """What an entry of the cache holds; another number where that changes."""
+PIECE = 32 * SCORE_BATCH
+"""Images whose features are one entry of the cache. A run that is stopped loses at most the piece that it is at."""
 
 
 @dataclass(frozen=True)
@@ -62,15 +64,20 @@ class FeatureStore:
             float32 (m, features).
         """
         if self.whole:
-            return self._entry(np.arange(len(self.pixels.index), dtype=np.int64), view)[rows]
-        return self._entry(rows, view)
+            return self._pieces(np.arange(len(self.pixels.index), dtype=np.int64), view)[rows]
+        return self._pieces(rows, view)
 
-    def _entry(self, rows: IntArray, view: int) -> Features:
-        chosen = hashlib.sha256(self.pixels.index[rows].tobytes()).hexdigest()
-        changes = f"{self.augment} {self.seed}" if view else ""
+    def _pieces(self, rows: IntArray, view: int) -> Features:
+        return np.concatenate([self._piece(rows, view, first) for first in range(0, len(rows), PIECE)])
+
+    def _piece(self, rows: IntArray, view: int, first: int) -> Features:
+        """Features of the rows from `first` on, as many as an entry of the cache holds."""
+        mine = rows[first : first + PIECE]
+        chosen = hashlib.sha256(self.pixels.index[mine].tobytes()).hexdigest()
+        changes = f"{self.augment} {self.seed} {first}" if view else ""
         key = hash_text(LAYOUT, self.pixels.key, self._fingerprint, chosen, str(view), changes)
-        size = len(rows) * self.network.classifier.backbone.features * 4
-        folder = cached("features", key, lambda place: self._write(place, rows, view), size=size, limit=self.limit)
+        size = len(mine) * self.network.classifier.backbone.features * 4
+        folder = cached("features", key, lambda place: self._write(place, rows, view, first), size=size, limit=self.limit)
         features: Features = np.load(folder / "features.npy", allow_pickle=False)
         self.seconds[key] = float(np.load(folder / "seconds.npy", allow_pickle=False))
         return features
@@ -82,14 +89,14 @@ class FeatureStore:
         device = [] if network.device.type == "cpu" else [network.device.type]
         return hash_text(module_hash(backbone), str(backbone.spec.to_json()), str(network.normalisation), network.precision, *device)
 
-    def _write(self, folder: Path, rows: IntArray, view: int) -> None:
+    def _write(self, folder: Path, rows: IntArray, view: int, first: int) -> None:
         began = time.perf_counter()
-        parts = list(self.network.features(self._batches(rows, view)))
+        parts = list(self.network.features(self._batches(rows, view, first)))
         np.save(folder / "features.npy", np.concatenate(parts), allow_pickle=False)
         np.save(folder / "seconds.npy", np.float64(time.perf_counter() - began), allow_pickle=False)
 
-    def _batches(self, rows: IntArray, view: int) -> Iterator[Tensor]:
-        for start in range(0, len(rows), SCORE_BATCH):
+    def _batches(self, rows: IntArray, view: int, first: int) -> Iterator[Tensor]:
+        for start in range(first, min(first + PIECE, len(rows)), SCORE_BATCH):
             batch = self.network.batch(self.pixels.read(rows[start : start + SCORE_BATCH]))
             if view:
                 generator = torch.Generator().manual_seed(derived_seed("view", self.seed, view, start))

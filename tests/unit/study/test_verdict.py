@@ -48,6 +48,7 @@ def test_the_best_is_held_against_each_other_with_the_exact_test() -> None:
     assert verdict.worse == ["c"]
     assert {each.test for each in verdict.compared} == {"exact McNemar"}
     assert verdict.paired
+    assert verdict.method == "Told apart by exact McNemar at 5 %, p-values corrected for 3 comparisons (Holm)."
     assert "a is the best of 4 runs, with 96.7 % of 60 images right" in verdict.sentence
     assert "cannot be told from d and b, and is better than the other 1" in verdict.sentence
 
@@ -147,6 +148,7 @@ def test_none_and_one() -> None:
     only = judge([contender("a", rated(hits(20, range(1))))])
     assert "only run" in only.sentence
     assert not only.notes
+    assert not only.method
 
 
 def test_runs_are_ranked_by_their_main_number_and_ties_are_broken() -> None:

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from coverslip.config import AugmentConfig
-from coverslip.data.cache import cache_entries
+from coverslip.data.cache import cache_entries, clear_cache
 from coverslip.data.transforms import augment
-from coverslip.network import Network
+from coverslip.network import SCORE_BATCH, Network
+from coverslip.training import features
 from coverslip.training.features import FeatureStore, module_hash
 
 ROWS = np.arange(20)
@@ -112,6 +113,32 @@ def test_progress_reaches_the_end_and_an_interruption_leaves_nothing(
     assert cache_entries() == []
     store_of(network, samples, progress=lambda stage, done, total, numbers: calls.append((done, total))).rows(np.arange(100))
     assert calls == [(32, 100), (64, 100), *[(done, 100) for done in (32, 64, 96, 100)]]
+
+
+def test_an_interruption_costs_one_piece(make_config: Any, make_network: Any, make_samples: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rows come in pieces, each an entry of its own; the numbers are those of one piece."""
+    samples, network = make_samples(100), make_network(make_config())
+    rows = np.random.default_rng(1).permutation(100)
+    whole = [store_of(network, samples).rows(rows, view) for view in (0, 1)]
+    clear_cache()
+    monkeypatch.setattr(features, "PIECE", SCORE_BATCH)
+    done: list[int] = []
+
+    def stop(stage: str, seen: int, total: int, numbers: dict[str, float]) -> None:
+        assert total == 100
+        done.append(seen)
+        if seen == 3 * SCORE_BATCH:
+            raise KeyboardInterrupt
+
+    for view in (0, 1):
+        done.clear()
+        with pytest.raises(KeyboardInterrupt):
+            store_of(network, samples, progress=stop).rows(rows, view)
+        assert done == [SCORE_BATCH, 2 * SCORE_BATCH, 3 * SCORE_BATCH]
+        done.clear()
+        found = store_of(network, samples, progress=lambda stage, seen, total, numbers: done.append(seen)).rows(rows, view)
+        assert done == [3 * SCORE_BATCH, 100]
+        np.testing.assert_allclose(found, whole[view], atol=1e-5)
 
 
 def test_the_hash_of_a_module_knows_names_values_and_kinds() -> None:

@@ -115,7 +115,7 @@ def _cards(table: pd.DataFrame, done: pd.DataFrame, verdict: Mapping[str, Any]) 
 
 
 def _warnings(verdict: Mapping[str, Any], best: RunFiles | None, part: str) -> list[tuple[str, str]]:
-    notes = [("warning", str(note)) for note in items(dict(verdict), "notes")[1:]]
+    notes = [("warning", str(note)) for note in items(dict(verdict), "notes")]
     return [*notes, *(run_warnings(best, part or None) if best is not None else [])]
 
 
@@ -133,18 +133,12 @@ def _numbers(table: pd.DataFrame, done: pd.DataFrame, verdict: Mapping[str, Any]
     ranked = _by_rank(done, verdict).dropna(subset=[number]).head(MOST_RUNS)
     if not len(ranked):
         return [Block("All runs", figures=(heat,))]
-    told = _told(verdict)
-    bars = draw(figures.bars(ranked, number, label(number).lower()), f"{label(number)} with intervals", told)
+    bars = draw(figures.bars(ranked, number, label(number).lower()), f"{label(number)} with intervals", str(verdict.get("method") or ""))
     spread = draw(
         figures.time_and_number(ranked, number, label(number).lower()), "Time and " + label(number).lower(),
         "What a run would take on its own. Runs of one network that share features took less together.",
     )  # fmt: skip
     return [Block("All runs", figures=(heat,)), Block(bars.title, figures=(bars,)), Block(spread.title, figures=(spread,))]
-
-
-def _told(verdict: Mapping[str, Any]) -> str:
-    notes = items(dict(verdict), "notes")
-    return str(notes[0]) if notes else ""
 
 
 def _best(best: RunFiles | None, part: str, name: str) -> list[Block]:
@@ -191,7 +185,9 @@ def _against(verdict: Mapping[str, Any]) -> Block | None:
         test = [str(one.get("test"))] if len(tests) > 1 else []
         rows.append((str(one.get("model_id")), difference.text, interval, _p(one.get("p")), _p(one.get("p_corrected")), *test, said))
     head = ("Run", "The best is ahead by", "Interval", "p", "p, corrected", *(["Test"] if len(tests) > 1 else []), "Verdict")
-    note = f"{verdict.get('best')} against each other run, on {count(float(verdict.get('images') or 0))} images. {_told(verdict)}"
+    note = (
+        f"{verdict.get('best')} against each other run, on {count(float(verdict.get('images') or 0))} images. {verdict.get('method') or ''}"
+    )
     return Block("Is the difference real?", note, table=Listing(head, rows, right=(1, 2, 3, 4, len(head) - 1)))
 
 
