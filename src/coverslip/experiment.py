@@ -96,8 +96,9 @@ def run(
                 save_pictures(place.path / "pictures", data, fitted.network, predictions)
         place.write_weights(fitted.network.classifier)
         place.write_environment(
-            fitted.network, learner.config, recipe={"name": recipe, "why": why}, command=command, notes=notes, split=split_facts(data.split)
-        )
+            fitted.network, learner.config, data.pixels.key, recipe={"name": recipe, "why": why}, command=command, notes=notes,
+            split=split_facts(data.split),
+        )  # fmt: skip
         times = {"training_seconds": learner.seconds, "features_seconds": learner.feature_seconds}
         if time_inference:
             times |= inference_times(data, fitted)

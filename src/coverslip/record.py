@@ -218,8 +218,8 @@ class RunFolder:
         """Write weights.json: histograms of the weights that learned."""
         write_json(self.path / "weights.json", weights_json(model))
 
-    def write_environment(self, network: Network, config: RunConfig, **facts: Any) -> None:
-        """Write environment.json: versions, hardware, seeds, hashes, and how the run was called."""
+    def write_environment(self, network: Network, config: RunConfig, pixels: str, **facts: Any) -> None:
+        """Write environment.json: versions, hardware, seeds, hashes (`pixels`: of images and reading), and the command."""
         spec = network.classifier.backbone.spec
         environment = {
             "versions": package_versions(),
@@ -229,15 +229,10 @@ class RunFolder:
             "git": git_state(Path.cwd()),
             "seeds": {"split": config.split.seed, "training": config.training.seed},
             "weights": {"source": spec.source, "sha256": spec.sha256},
-            "data": self._data_hashes(),
+            "data": {"pixels_sha256": pixels, "split_sha256": hash_file(self.path / "split.csv")},
             "config_sha256": hash_text(dump_toml(config)),
         }
         write_json(self.path / "environment.json", environment | facts)
-
-    def _data_hashes(self) -> dict[str, str]:
-        """Hashes of what was learned from: of the files and how they are read, as the bundle knows it, and of the split."""
-        model = json.loads((self.path / "bundle" / "model.json").read_text(encoding="utf-8"))
-        return {"pixels_sha256": model["provenance"]["pixels_sha256"], "split_sha256": hash_file(self.path / "split.csv")}
 
     def write_judgement(
         self, predictions: Predictions, metrics: dict[str, Any], model: Bundle, watch: Stopwatch, *, bad: dict[str, str], **facts: Any

@@ -190,7 +190,7 @@ def test_a_batch_that_does_not_fit_into_memory_is_met_at_once_and_leaves_the_fol
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried ...")
 
     with monkeypatch.context() as small_machine:
-        small_machine.setattr(loop, "augment", no_memory)
+        small_machine.setattr(loop, "make_batch", no_memory)
         done = train(cli, small, tmp_path / "run")
     assert done.status == 1
     assert "a batch of 8 images of 32x32 does not fit into the memory of cpu; try -s training.batch_size=4" in done.err

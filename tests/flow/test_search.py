@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from wsgiref.util import setup_testing_defaults
@@ -216,8 +218,9 @@ def test_postgresql_keeps_the_trials_and_study_toml_repeats_the_search(cli: Cli,
         done = cli("search", charts, "--space", finished / "study.toml", "--trials", 3, "--storage", url, "--out", folder)
         assert done.status == 0, done.err
         plain = url.replace("postgresql://", "postgresql+pg8000://")
-        names = sorted(optuna.get_all_study_names(plain))
-        stored = {name: optuna.load_study(study_name=name, storage=plain).trials for name in names}
+        with opened(plain) as storage:
+            names = sorted(optuna.get_all_study_names(storage))
+            stored = {name: optuna.load_study(study_name=name, storage=storage).trials for name in names}
         shown = dashboard(plain)
     pd.testing.assert_frame_equal(trials(folder), trials(finished))
     assert [name.rsplit("-", 1)[1] for name in names] == ["random", "tpe"]
@@ -239,9 +242,21 @@ def test_the_dashboard_opens_the_file_of_a_study(finished: Path) -> None:
 def dashboard(url: str) -> dict[str, int]:
     """Studies and their number of trials, as optuna-dashboard serves them."""
     module = pytest.importorskip("optuna_dashboard")
-    app = module.wsgi(optuna.storages.RDBStorage(url))
-    studies = ask(app, "/api/studies")["studies"]
-    return {study["study_name"]: len(ask(app, f"/api/studies/{study['study_id']}", "after=0")["trials"]) for study in studies}
+    with opened(url) as storage:
+        app = module.wsgi(storage)
+        studies = ask(app, "/api/studies")["study_summaries"]
+        return {study["study_name"]: len(ask(app, f"/api/studies/{study['study_id']}", "after=0")["trials"]) for study in studies}
+
+
+@contextmanager
+def opened(url: str) -> Iterator[optuna.storages.RDBStorage]:
+    """Optuna's own view of a storage, its connections closed at the end."""
+    storage = optuna.storages.RDBStorage(url)
+    try:
+        yield storage
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
 
 
 def ask(app: Any, path: str, query: str = "") -> Any:

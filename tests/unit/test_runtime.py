@@ -270,7 +270,6 @@ def test_memory_is_counted() -> None:
     assert before + 40_000_000 < held < free_memory() + held
     del block
     assert peak_memory() > held - 5_000_000  # the kernel counts the pages of its threads in lots
-    assert used_memory() < held
 
 
 def test_a_container_may_have_less_memory_than_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,20 +56,22 @@ class Budget:
         each = 60 * minutes if minutes else max(trial_seconds, default=0.0) / share
         return FINALS * (each + AROUND)
 
-    def allows(self, made: int, spent: float, trial_seconds: Sequence[float], share: float) -> bool:
-        """Whether one more trial (and its random counterpart) may begin.
+    def allows(self, made: int, spent: float, trial_seconds: Sequence[float], share: float, *, kinds: int = 1) -> bool:
+        """Whether one more trial of each kind may begin.
 
         Args:
             made: trials of each kind so far.
             spent: seconds since the search began.
             trial_seconds: of trials that trained to their end.
             share: length of a trial as a share of a final training.
+            kinds: how many trials are made in turn.
         """
         if self.trials is not None and made >= self.trials:
             return False
         if self.seconds is None or made == 0:
             return True
-        return spent + (statistics.median(trial_seconds) if trial_seconds else 0.0) + self.reserve(trial_seconds, share) <= self.seconds
+        expected = kinds * statistics.median(trial_seconds) if trial_seconds else 0.0
+        return spent + expected + self.reserve(trial_seconds, share) <= self.seconds
 
 
 def plan_budget(training: TrainingConfig, share: float, trials: int | None, minutes: float | None) -> Budget:

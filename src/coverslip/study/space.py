@@ -46,7 +46,7 @@ class SearchSettings:
     """
 
     metric: Metric = "log_loss"
-    trial_share: float = 0.1
+    trial_share: float = 0.2
     looks: int = 8
     compare_random: bool = False
 

@@ -106,7 +106,7 @@ class Trials:
     def _is_time_left(self) -> bool:
         whole = [self._seconds(trial) for kind in self.kinds for trial in self._over(kind) if trial.user_attrs.get("ended") == "complete"]
         spent = self.before + time.perf_counter() - self.began
-        return self.budget.allows(self._made(GUIDED), spent, whole, self.space.settings.trial_share)
+        return self.budget.allows(self._made(GUIDED), spent, whole, self.space.settings.trial_share, kinds=len(self.kinds))
 
     def _cut_off(self, kind: str) -> Iterator[TrialTask]:
         """Trials that a stopped search left behind; given up after too many attempts, and where values are missing."""

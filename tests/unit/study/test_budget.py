@@ -42,6 +42,9 @@ def test_one_trial_is_always_made() -> None:
     budget = Budget(None, 1.0, {"minutes": 5.0}, {"minutes": 0.5})
     assert budget.allows(0, 100.0, [], 0.1)
     assert not budget.allows(1, 100.0, [30.0], 0.1)
+    wide = Budget(None, 100.0, {"minutes": 0.5}, {"minutes": 0.1})
+    assert wide.allows(1, 5.0, [10.0], 0.2)
+    assert not wide.allows(1, 5.0, [10.0], 0.2, kinds=2)
 
 
 @given(st.floats(0, 600), st.lists(st.floats(0.1, 30), min_size=1, max_size=20))

@@ -194,11 +194,9 @@ def test_what_is_refused_says_why(key: str, stated: Any, words: str) -> None:
 
 def test_contradictions_show_at_every_end_and_all_at_once() -> None:
     found = problems(
-        {"training.regime": ["scratch", "probe"], "augment.mixup": {"low": 0.0, "high": 0.4}}, base={"model": {"weights": "none"}}
+        {"training.optimizer": ["adam", "exact"], "augment.mixup": {"low": 0.0, "high": 0.4}}, base={"training": {"regime": "scratch"}}
     )
-    assert found == [
-        'training.regime = "probe" needs learned weights, but model.weights = "none"; say training.regime = "scratch", or name weights'
-    ]
+    assert found == ['training.optimizer = "exact" solves a head on frozen features: it needs training.regime = "probe", not "scratch"']
     found = problems({"training.learnin_rate": {"low": 1, "high": 2}, "training.batch_size": [], "split.test": [0.1, 0.2]})
     assert len(found) == 3
 

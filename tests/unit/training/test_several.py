@@ -16,6 +16,7 @@ from torch.nn import functional
 from coverslip.data.store import Pixels
 from coverslip.data.transforms import Mixing
 from coverslip.runtime import no_progress
+from coverslip.training.batches import Batch
 from coverslip.training.fit import loss_weights
 from coverslip.training.loop import Learner, Plan, Samples
 from coverslip.training.probe import learn_head, solve_linear_heads
@@ -76,7 +77,7 @@ def test_mixing_two_sets_of_labels_is_cross_entropy_of_the_mixed_labels(learner:
     share, partner = torch.rand(6, generator=generator), torch.randperm(6, generator=generator)
     mixed = share[:, None] * targets + (1 - share[:, None]) * targets[partner]
     expected = functional.binary_cross_entropy_with_logits(logits, mixed)
-    torch.testing.assert_close(found._mixed_loss(logits, targets, Mixing(share, partner)), expected)
+    torch.testing.assert_close(Batch(torch.empty(0), targets, Mixing(share, partner)).loss(found.loss, logits), expected)
 
 
 def test_scores_of_several_labels_are_means_of_each_copys_own(learner: Any) -> None:
