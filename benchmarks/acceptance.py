@@ -39,7 +39,7 @@ CELLS = (
     "--recipe", "hpa-28", "-s", "data.classes=classes.txt", "-s", "split.group=Field", "-s", "model.weights=none",
     "-s", "model.backbone=small_200k",
     "-s", "pixels.height=128", "-s", "pixels.width=128", "-s", "training.regime=scratch", "-s", "training.schedule=onecycle",
-    "-s", "training.minutes=3.5", "-s", "training.learning_rate=0.004",
+    "-s", "training.minutes=4", "-s", "training.learning_rate=0.004", "-s", "training.ema=0.99", "-s", "decision.thresholds=global",
 )  # fmt: skip
 """The stated command on simulated cells: the recipe's data, split, turns and thresholds, with a small network from random weights."""
 COMMANDS: dict[str, dict[str, tuple[str, ...]]] = {

@@ -7,7 +7,6 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,7 +132,7 @@ def build_sampler(kind: str, seed: int) -> Any:
 
 @contextmanager
 def answering(url: str) -> Iterator[None]:
-    """Turn a storage that stops to answer in the middle of a study into an error that says what to do.
+    """Turn a storage that stops to answer in the middle of a study into an error that says what to do; close it at the end.
 
     Raises:
         ResourceError: the connection is lost.
@@ -143,17 +142,28 @@ def answering(url: str) -> Iterator[None]:
         yield
     except (alchemy.exc.SQLAlchemyError, package.exceptions.StorageInternalError) as error:
         raise ResourceError(f"the storage {hidden(url)} no longer answers: {_reason(error)}. Go on with --resume when it does") from error
+    finally:
+        storage = _opened.pop(url, None)
+        if storage is not None:
+            storage.remove_session()
+            storage.engine.dispose()
 
 
-@cache
+_opened: dict[str, RDBStorage] = {}
+"""The storage of each URL that this process has opened."""
+
+
 def _storage(url: str) -> RDBStorage:
     """The storage of a URL, one a process."""
+    if url in _opened:
+        return _opened[url]
     waiting: dict[str, Any] = {"connect_args": {"timeout": WAIT_SECONDS}}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # optuna announces what may change in later versions of itself
         found: RDBStorage = optuna().storages.RDBStorage(
             url, engine_kwargs={**waiting, "pool_pre_ping": True} if url.startswith("postgresql") else waiting
         )
+    _opened[url] = found
     return found
 
 
