@@ -18,6 +18,7 @@ from coverslip.report.sections import warnings as run_warnings
 from coverslip.report.study import compare_figures as figures
 from coverslip.report.study.files import StudyFiles, read_study
 from coverslip.report.study.page import Block, Card, Listing, Page, Shot
+from coverslip.report.study.weights import weight_block
 
 COLUMNS: tuple[figures.Column, ...] = (
     ("accuracy", "accuracy", True, False),
@@ -56,6 +57,7 @@ def page(folder: Path) -> Page:
         *_best(best, part, str(verdict.get("best"))),
         *_curves(study, done, str(verdict.get("best"))),
         _against(verdict),
+        weight_block([run for name in done["model_id"] if (run := study.run(name)) is not None]),
         *_gallery(study),
         _axes(study),
         _left_out(table),
