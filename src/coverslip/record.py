@@ -33,8 +33,8 @@ from coverslip.runtime import explained, git_state, hash_file, hash_text, machin
 from coverslip.structures import FloatArray, IntArray, Predictions, RunResult, Split, Table, Task, number_text
 
 HISTORY = (
-    "fold", "group", "phase", "step", "epoch", "seconds", "learning_rate", "train_loss", "validation_loss", "validation_accuracy",
-    "validation_macro_f1", "images_per_second", "kept",
+    "fold", "group", "phase", "step", "epoch", "seconds", "learning_rate", "train_loss", "train_macro_f1", "validation_loss",
+    "validation_accuracy", "validation_macro_f1", "images_per_second", "kept",
 )  # fmt: skip
 BEGUN = ("config.toml", "audit.json", "split.csv")
 """What a run writes before it learns."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -157,21 +158,49 @@ def _storage(url: str) -> RDBStorage:
     """The storage of a URL, one a process."""
     if url in _opened:
         return _opened[url]
-    waiting: dict[str, Any] = {"connect_args": {"timeout": WAIT_SECONDS}}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # optuna announces what may change in later versions of itself
-        found: RDBStorage = optuna().storages.RDBStorage(
-            url, engine_kwargs={**waiting, "pool_pre_ping": True} if url.startswith("postgresql") else waiting
-        )
+        found: RDBStorage = optuna().storages.RDBStorage(url, engine_kwargs=_waiting(url, WAIT_SECONDS))
     _opened[url] = found
     return found
 
 
 def _knock(alchemy: Any, url: str) -> None:
     """Connect and ask for nothing, with little patience."""
-    engine = alchemy.create_engine(url, connect_args={"timeout": CONNECT_SECONDS}, poolclass=alchemy.pool.NullPool)
+    engine = alchemy.create_engine(url, **_waiting(url, CONNECT_SECONDS), poolclass=alchemy.pool.NullPool)
     with engine.connect() as connection:
         connection.execute(alchemy.text("SELECT 1"))
+
+
+def _waiting(url: str, seconds: float) -> dict[str, Any]:
+    """What an engine of a URL is made with, so that it waits so long and no longer."""
+    if url.startswith(DRIVER):
+        return {"creator": _connector(url, seconds), "pool_pre_ping": True}
+    if url.startswith("postgresql"):
+        return {"connect_args": {"connect_timeout": int(seconds)}, "pool_pre_ping": True}
+    return {"connect_args": {"timeout": seconds}}
+
+
+def _connector(url: str, seconds: float) -> Callable[[], Any]:
+    """Connects by a socket of its own, closed when the server refuses: the driver leaves that to the garbage collector."""
+    driver, parsed = require("pg8000.dbapi", "search"), _parsed(url)
+    words: Mapping[str, Any] = parsed.get_dialect()().create_connect_args(parsed)[1]
+
+    def connect() -> Any:
+        if "unix_sock" in words:
+            return driver.connect(**words, timeout=seconds)
+        try:
+            opened = socket.create_connection((words.get("host", "localhost"), int(words.get("port", 5432))), seconds)
+        except OSError as error:
+            raise driver.InterfaceError(f"there is no connection to {words.get('host', 'localhost')}: {error}") from error
+        try:
+            return driver.connect(**words, sock=opened)
+        except BaseException:
+            if opened.fileno() >= 0:
+                socket.close(opened.detach())
+            raise
+
+    return connect
 
 
 def _parsed(text: str) -> URL:

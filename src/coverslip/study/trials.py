@@ -20,7 +20,7 @@ from coverslip.study.trial_storage import build_sampler, open_study, optuna
 
 if TYPE_CHECKING:
     from optuna import Study
-    from optuna.trial import FrozenTrial
+    from optuna.trial import FrozenTrial, Trial
 
 GUIDED, RANDOM = "tpe", "random"
 FAILURES = 5
@@ -109,23 +109,37 @@ class Trials:
         return self.budget.allows(self._made(GUIDED), spent, whole, self.space.settings.trial_share, kinds=len(self.kinds))
 
     def _cut_off(self, kind: str) -> Iterator[TrialTask]:
-        """Trials that a stopped search left behind; given up after too many attempts, and where values are missing."""
+        """Trials that a stopped search left behind; given up after too many attempts."""
         study = self.studies[kind]
         for trial in study.get_trials(deepcopy=False, states=[optuna().trial.TrialState.RUNNING]):
             attempts = trial.user_attrs.get("attempts", 0)
-            if self._is_whole(trial) and attempts < ATTEMPTS:
-                yield self._task(kind, trial)
-                continue
-            self._give_up(study, trial.number, f"was begun {attempts} times, and never came to an end")
-            if not self._is_whole(trial) and "fixed_params" in trial.system_attrs:
-                study.enqueue_trial(trial.system_attrs["fixed_params"])
+            if attempts < ATTEMPTS:
+                yield self._task(kind, self._fill(study, trial.number))
+            else:
+                self._give_up(study, trial.number, f"was begun {attempts} times, and never came to an end")
 
     def _new(self, kind: str) -> TrialTask:
-        """Ask for values. The draw depends on the seed and the trials so far, so that a search that goes on draws the same."""
+        """Begin a trial. Its values wait in the storage, whole, before it has a number: one that is cut off here is made all the same."""
         study = self.studies[kind]
-        study.sampler = build_sampler(kind, derived_seed("sampler", kind, self.space.defaults.training.seed, self._made(kind)))
-        trial = study.ask({dimension.key: distribution(dimension) for dimension in self.space.dimensions})
-        return self._task(kind, study.get_trials(deepcopy=False)[trial.number])
+        if not study.get_trials(deepcopy=False, states=[optuna().trial.TrialState.WAITING]):
+            study.enqueue_trial(self._draw(kind))
+        return self._task(kind, self._fill(study, study.ask().number))
+
+    def _draw(self, kind: str) -> dict[str, Any]:
+        """Values of a trial, by the seed and the trials so far, so that a search that goes on draws the same."""
+        study = self.studies[kind]
+        sampler = build_sampler(kind, derived_seed("sampler", kind, self.space.defaults.training.seed, self._made(kind)))
+        copy = optuna().create_study(sampler=sampler, direction=study.direction)
+        copy.add_trials(study.get_trials(deepcopy=False))
+        drawn: dict[str, Any] = copy.ask({dimension.key: distribution(dimension) for dimension in self.space.dimensions}).params
+        return drawn
+
+    def _fill(self, study: Study, number: int) -> FrozenTrial:
+        """A trial that has begun, with all of the values that waited for it."""
+        trial = optuna().trial.Trial(study, study.get_trials(deepcopy=False)[number]._trial_id)
+        for dimension in self.space.dimensions:
+            suggest(trial, dimension)
+        return study.get_trials(deepcopy=False)[number]
 
     def _task(self, kind: str, trial: FrozenTrial) -> TrialTask:
         settings, folder = self.space.settings, self.place.path.absolute() / "trials" / f"{kind}-{trial.number}"
@@ -169,15 +183,11 @@ class Trials:
 
     def _over(self, kind: str) -> list[FrozenTrial]:
         """Trials of a kind that are over."""
-        return [trial for trial in self.studies[kind].get_trials(deepcopy=False) if trial.state.is_finished() and self._is_whole(trial)]
+        return [trial for trial in self.studies[kind].get_trials(deepcopy=False) if trial.state.is_finished()]
 
     def _made(self, kind: str) -> int:
-        """How many trials of a kind were begun, without those that never got their values."""
-        trials = self.studies[kind].get_trials(deepcopy=False)
-        return sum(trial.state != optuna().trial.TrialState.WAITING and self._is_whole(trial) for trial in trials)
-
-    def _is_whole(self, trial: FrozenTrial) -> bool:
-        return len(trial.params) == len(self.space.dimensions)
+        """How many trials of a kind were begun."""
+        return sum(trial.state != optuna().trial.TrialState.WAITING for trial in self.studies[kind].get_trials(deepcopy=False))
 
     def _values(self, trial: FrozenTrial) -> dict[str, Any]:
         return {dimension.key: dimension.value(trial.params[dimension.key]) for dimension in self.space.dimensions}
@@ -185,6 +195,17 @@ class Trials:
     @staticmethod
     def _seconds(trial: FrozenTrial) -> float:
         return float(trial.user_attrs.get("seconds", 0.0))
+
+
+def suggest(trial: Trial, dimension: Dimension) -> None:
+    """Give a trial its value of a dimension: what waited for it, else a draw."""
+    asked = distribution(dimension)
+    if dimension.kind == "choice":
+        trial.suggest_categorical(dimension.key, asked.choices)
+    elif dimension.kind == "integer":
+        trial.suggest_int(dimension.key, asked.low, asked.high, step=asked.step, log=asked.log)
+    else:
+        trial.suggest_float(dimension.key, asked.low, asked.high, step=asked.step, log=asked.log)
 
 
 def distribution(dimension: Dimension) -> Any:

@@ -23,6 +23,14 @@ class Batch:
     targets: Tensor
     mixing: Mixing | None = None
 
+    @property
+    def shown(self) -> Tensor:
+        """The targets of the images, or of those that a blend shows more of."""
+        if self.mixing is None:
+            return self.targets
+        own = self.mixing.share >= 0.5
+        return torch.where(own if self.targets.ndim == 1 else own[:, None], self.targets, self.targets[self.mixing.partner])
+
     def loss(self, measure: Callable[[Tensor, Tensor], Tensor], logits: Tensor) -> Tensor:
         """The mean loss of the logits, float (n, classes); `measure` gives that of each image."""
         own = measure(logits, self.targets)

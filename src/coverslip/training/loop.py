@@ -32,6 +32,7 @@ from coverslip.training.losses import build_loss
 from coverslip.training.optimizers import build_optimizer, set_rate
 from coverslip.training.sampling import SampleStream, draw_shares
 from coverslip.training.schedules import Plateau, planned_rate
+from coverslip.training.seen import Seen
 from coverslip.training.validation import Looks, validation_numbers
 
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -157,28 +158,28 @@ class Learner:
         training = self.config.training
         classifier = self.network.classifier
         model, optimizer = self.fabric.setup(classifier, build_optimizer(self.weights_of_parts, training))
-        start, losses, seconds = self._restore(optimizer)
+        start, seen, seconds = self._restore(optimizer)
         if start == 0:
-            self._look(0, plan, [], 0.0)
+            self._look(0, plan, seen, 0.0)
         done, last_save = start, time.perf_counter()
         last_look = last_save - seconds
         with torch.random.fork_rng():
             for step in range(start, start if self._is_over() else plan.steps):
                 share = self.plateau.share if training.schedule == "plateau" else planned_rate(training, step, plan.steps)
                 set_rate(optimizer, training.learning_rate * share)
-                losses.append(self._learn(model, optimizer, step, self._batch(step), self.average))
+                self._learn(model, optimizer, step, self._batch(step), self.average, seen)
                 done = step + 1
-                self.progress("training", done, plan.steps, {"loss": losses[-1], **self._latest()})
+                self.progress("training", done, plan.steps, {"loss": seen.losses[-1], **self._latest()})
                 now = time.perf_counter()
                 epoch_ends = done % plan.steps_per_epoch == 0 or done == plan.steps
                 if epoch_ends:
-                    self._look(done, plan, losses, now - last_look)
+                    self._look(done, plan, seen, now - last_look)
                 elif done % max(1, plan.steps // 100) == 0:
-                    self._note(done, plan, losses, now - last_look)
+                    self._note(done, plan, seen, now - last_look)
                 if self.history[-1]["step"] == done:
-                    losses, last_look = [], time.perf_counter()
+                    seen, last_look = self._nothing_seen(), time.perf_counter()
                 if now - last_save > (SHORT_EPOCH_SECONDS if epoch_ends else CHECKPOINT_SECONDS):
-                    self._save(done, optimizer, losses, time.perf_counter() - last_look)
+                    self._save(done, optimizer, seen, time.perf_counter() - last_look)
                     last_save = time.perf_counter()
                 if epoch_ends and self._is_over():
                     break
@@ -194,11 +195,15 @@ class Learner:
         rows, seed = self.stream.batch(step), derived_seed("augment", self.config.training.seed, step)
         return make_batch(self.network, self.samples.pixels.read(rows), self.samples.targets[rows], self.config.augment, seed)
 
-    def _learn(self, model: Any, optimizer: Any, step: int, batch: Batch, average: RunningAverage | None) -> float:
-        """Change the weights by one batch; give its loss."""
+    def _nothing_seen(self) -> Seen:
+        return Seen.nothing(self.samples.classes)
+
+    def _learn(self, model: Any, optimizer: Any, step: int, batch: Batch, average: RunningAverage | None, seen: Seen) -> None:
+        """Change the weights by one batch."""
         self.network.classifier.train()
         torch.manual_seed(derived_seed("dropout", self.config.training.seed, step))
-        loss = batch.loss(self.loss, model(batch.images))
+        logits = model(batch.images)
+        loss = batch.loss(self.loss, logits)
         optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
         if self.config.training.gradient_clip:
@@ -206,13 +211,13 @@ class Learner:
         optimizer.step()
         if average:
             average.update(self.network.classifier)
-        return float(loss.detach())
+        seen.add(loss, logits, batch)
 
     # Looking at the validation part. Where the learning rate falls to nothing only the first and the last weights compete: a
     # lucky look in the middle of a fall wins on a small validation part and loses on new images.
 
-    def _look(self, step: int, plan: Plan, losses: list[float], seconds: float) -> None:
-        row = self._note(step, plan, losses, seconds)
+    def _look(self, step: int, plan: Plan, seen: Seen, seconds: float) -> None:
+        row = self._note(step, plan, seen, seconds)
         weights = self.average.swapped(self.network.classifier) if self.average and step else None
         try:
             self.diverged = not all(bool(tensor.isfinite().all()) for tensor in self.network.classifier.state_dict().values())
@@ -223,18 +228,18 @@ class Learner:
                 self._judge(row)
                 if self.looks:
                     self.looks.told(step, plan.steps, row)
-            seen = Kept(step, row.get("validation_score", 0.0))
+            looked = Kept(step, row.get("validation_score", 0.0))
             competes = step in (0, plan.steps) or self.config.training.schedule not in FALLING or self.config.training.patience
-            if competes and (seen.score >= self.best.score or not len(self.validation)):
-                self.best, row["kept"] = self._with_weights(seen), True
-            elif not competes and seen.score >= self.spare.score:
-                self.spare = self._with_weights(seen)
+            if competes and (looked.score >= self.best.score or not len(self.validation)):
+                self.best, row["kept"] = self._with_weights(looked), True
+            elif not competes and looked.score >= self.spare.score:
+                self.spare = self._with_weights(looked)
         finally:
             if weights is not None and self.average:
                 self.average.swapped_back(self.network.classifier, weights)
 
-    def _with_weights(self, seen: Kept) -> Kept:
-        return replace(seen, state={name: tensor.detach().cpu().clone() for name, tensor in self.network.classifier.state_dict().items()})
+    def _with_weights(self, looked: Kept) -> Kept:
+        return replace(looked, state={name: tensor.detach().cpu().clone() for name, tensor in self.network.classifier.state_dict().items()})
 
     def _fall_back(self, step: int) -> None:
         """The weights are no longer finite: keep the best that were looked at on the way, if any has learned something."""
@@ -267,7 +272,7 @@ class Learner:
         best = min((past["validation_loss"] for past in self.history[:-1] if "validation_loss" in past), default=np.inf)
         self.waited = 0 if row["validation_loss"] < best else self.waited + 1
 
-    def _note(self, step: int, plan: Plan, losses: list[float], seconds: float) -> HistoryRow:
+    def _note(self, step: int, plan: Plan, seen: Seen, seconds: float) -> HistoryRow:
         share = (
             self.plateau.share
             if self.config.training.schedule == "plateau"
@@ -279,11 +284,12 @@ class Learner:
             "epoch": step / plan.steps_per_epoch,
             "learning_rate": self.config.training.learning_rate * share,
         }
-        if losses:
+        if seen.losses:
             row |= {
-                "train_loss": float(np.mean(losses)),
+                "train_loss": float(np.mean(seen.losses)),
+                "train_macro_f1": seen.macro_f1,
                 "seconds": seconds,
-                "images_per_second": len(losses) * self.stream.batch_size / max(seconds, 1e-9),
+                "images_per_second": len(seen.losses) * self.stream.batch_size / max(seconds, 1e-9),
             }
         self.history.append(row)
         return row
@@ -301,7 +307,7 @@ class Learner:
 
     # Resuming -------------------------------------------------------------------------------------------------------
 
-    def _save(self, step: int, optimizer: Any, losses: list[float], seconds: float) -> None:
+    def _save(self, step: int, optimizer: Any, seen: Seen, seconds: float) -> None:
         if self.checkpoint is None:
             return
         state: State = {
@@ -315,16 +321,17 @@ class Learner:
             "waited": self.waited,
             "diverged": self.diverged,
             "history": self.history,
-            "losses": losses,
+            "losses": seen.losses,
+            "counts": torch.from_numpy(seen.counts),
             "seconds": seconds,
         }
         save_checkpoint(self.checkpoint, state)
 
-    def _restore(self, optimizer: Any) -> tuple[int, list[float], float]:
-        """Steps done, and the losses and seconds since the last row of the history."""
+    def _restore(self, optimizer: Any) -> tuple[int, Seen, float]:
+        """Steps done, and what was seen and the seconds since the last row of the history."""
         state = load_checkpoint(self.checkpoint) if self.checkpoint else None
         if state is None:
-            return 0, [], 0.0
+            return 0, self._nothing_seen(), 0.0
         self.network.classifier.load_state_dict(state["classifier"])
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": {int(number): values for number, values in state["optimizer"]}, "param_groups": groups})
@@ -334,7 +341,7 @@ class Learner:
         self.best, self.spare = Kept(**state["best"]), Kept(**state["spare"])
         self.waited, self.diverged = state["waited"], state["diverged"]
         self.history[:] = state["history"]
-        return int(state["step"]), state["losses"], float(state["seconds"])
+        return int(state["step"]), Seen(state["losses"], state["counts"].numpy()), float(state["seconds"])
 
     # The trial ------------------------------------------------------------------------------------------------------
 
@@ -384,7 +391,7 @@ class Learner:
             start = self._now()
             batch = self._batch(step)
             ready = self._now()
-            self._learn(model, optimizer, step, batch, average)
+            self._learn(model, optimizer, step, batch, average, self._nothing_seen())
             yield TimedStep(self._now() - start, ready - start)
 
     def _now(self) -> float:

@@ -12,14 +12,14 @@ import pandas as pd
 import pytest
 
 from coverslip.errors import ConfigError
-from coverslip.runtime import derived_seed
 from coverslip.simulate import simulate
+from coverslip.study.dimensions import Dimension
 from coverslip.study.engines import Done, LocalEngine, thread_variables
 from coverslip.study.folder import StudyFolder
 from coverslip.study.process_engine import ProcessEngine
 from coverslip.study.search import SearchRequest, _facts, request_search, search
-from coverslip.study.trial_storage import build_sampler, file_storage, open_storage
-from coverslip.study.trials import ATTEMPTS, Trials, distribution
+from coverslip.study.trial_storage import file_storage, open_storage
+from coverslip.study.trials import ATTEMPTS, Trials, suggest
 
 OVERRIDES: dict[str, Any] = {
     "pixels": {"height": 32, "width": 32},
@@ -89,11 +89,19 @@ def test_a_trial_that_ends_its_process_each_time_is_given_up(charts: Path, tmp_p
     assert study.trials[0].user_attrs["error"] == "was begun 3 times, and never came to an end"
 
 
-@pytest.mark.parametrize("begun", [0, 1, 2])
+@pytest.mark.parametrize("values", [-1, 0, 1, 2])
 @pytest.mark.parametrize("first", [True, False], ids=["defaults", "drawn"])
-def test_a_trial_that_was_cut_off_among_its_values_is_made_anew_with_the_same_ones(
-    charts: Path, tmp_path: Path, first: bool, begun: int
+def test_a_trial_that_was_cut_off_while_it_was_made_keeps_its_number_and_its_values(
+    charts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: bool, values: int
 ) -> None:
+    def until_then(trial: optuna.Trial, dimension: Dimension) -> None:
+        if len(trial.params) == values:
+            raise KeyboardInterrupt
+        suggest(trial, dimension)
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
     tasks = []
     for name in ("whole", "broken"):
         trials = trials_of(charts, tmp_path / name)
@@ -102,11 +110,15 @@ def test_a_trial_that_was_cut_off_among_its_values_is_made_anew_with_the_same_on
                 trials.studies[kind].tell(trials._new(kind).number, 1.0)
         if name == "whole":
             tasks.append(next(trials.tasks()))
-    study = trials.studies["tpe"]
-    study.sampler = build_sampler("tpe", derived_seed("sampler", "tpe", 0, 0 if first else 1))
-    study.ask({dimension.key: distribution(dimension) for dimension in trials.space.dimensions[:begun]})
+    with monkeypatch.context() as patch:
+        patch.setattr("coverslip.study.trials.suggest", until_then)
+        if values < 0:
+            patch.setattr(trials.studies["tpe"], "ask", stop)
+        with pytest.raises(KeyboardInterrupt):
+            next(trials.tasks())
     tasks.append(next(trials_of(charts, tmp_path / "broken").tasks()))
     assert tasks[0].layers == tasks[1].layers
+    assert tasks[0].number == tasks[1].number == (0 if first else 1)
     assert (tasks[0].layers[1]["training"]["learning_rate"] == 0.001) == first
 
 

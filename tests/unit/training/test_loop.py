@@ -83,6 +83,7 @@ def test_a_trivial_task_is_learned_in_seconds(learner: Any, make_samples: Any) -
     assert (scores.argmax(axis=1) == found.samples.targets[VALIDATION]).mean() > 0.9
     losses = [row["train_loss"] for row in found.history if "train_loss" in row]
     assert losses[-1] < 0.3 * losses[0]
+    assert found.history[-1]["train_macro_f1"] > 0.9 > found.history[1]["train_macro_f1"]
     assert not found.network.classifier.training
 
 
