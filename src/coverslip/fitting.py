@@ -161,14 +161,14 @@ class Fits:
     def fold(self, folds: IntArray, repeat: int, number: int) -> FloatArray:
         """Scores of the rows of one fold by a model that learned from the others; kept, so that a resumed run has them."""
         name = f"fold-{repeat}-{number}"
-        kept = self.place.load_scores(name)
-        if kept is not None:
-            return kept
-        train, validation, outside = self.fold_rows(folds, number)
-        fitted = self.fit(train, validation, name)
-        self.history += [{"fold": f"{repeat + 1}.{number + 1}", **row} for row in fitted.history]
-        scores = fitted.scores(self.data.samples, outside)
-        self.place.keep_scores(name, scores)
+        kept = self.place.load_fold(name)
+        if kept is None:
+            train, validation, outside = self.fold_rows(folds, number)
+            fitted = self.fit(train, validation, name)
+            kept = fitted.scores(self.data.samples, outside), fitted.history
+            self.place.keep_fold(name, *kept)
+        scores, history = kept
+        self.history += [{"fold": f"{repeat + 1}.{number + 1}", **row} for row in history]
         return scores
 
     def fold_rows(self, folds: IntArray, number: int) -> tuple[IntArray, IntArray, IntArray]:

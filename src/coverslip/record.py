@@ -184,16 +184,19 @@ class RunFolder:
         """The file in which a fit keeps its state."""
         return self.path / "checkpoints" / f"{name}.safetensors"
 
-    def keep_scores(self, name: str, scores: FloatArray) -> None:
-        """Keep the scores of a finished fold, for resuming."""
-        buffer = io.BytesIO()
+    def keep_fold(self, name: str, scores: FloatArray, history: list[dict[str, Any]]) -> None:
+        """Keep the scores of a finished fold and the rows of its history, for resuming; the scores last, for they say that all is there."""
+        buffer, folder = io.BytesIO(), self.path / "checkpoints"
         np.save(buffer, scores, allow_pickle=False)
-        write_file(self.path / "checkpoints" / f"{name}.npy", buffer.getvalue())
+        write_json(folder / f"{name}.json", history)
+        write_file(folder / f"{name}.npy", buffer.getvalue())
 
-    def load_scores(self, name: str) -> FloatArray | None:
-        """The scores of a fold that was finished before."""
-        file = self.path / "checkpoints" / f"{name}.npy"
-        return np.load(file, allow_pickle=False) if file.is_file() else None
+    def load_fold(self, name: str) -> tuple[FloatArray, list[dict[str, Any]]] | None:
+        """Scores and history of a fold that was finished before."""
+        scores, history = (self.path / "checkpoints" / f"{name}.{kind}" for kind in ("npy", "json"))
+        if not scores.is_file():
+            return None
+        return np.load(scores, allow_pickle=False), json.loads(history.read_text(encoding="utf-8"))
 
     # The end
 

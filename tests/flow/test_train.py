@@ -4,10 +4,13 @@ import hashlib
 import json
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+
+from coverslip.record import RunFolder
 
 from .conftest import TINY, Cli
 
@@ -212,6 +215,27 @@ def test_resume_ends_with_the_numbers_of_an_unbroken_run(cli: Cli, gel_run: Path
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["recipe"]["name"] == "config.toml"
     assert (tmp_path / "run" / "metrics.json").read_bytes() == (gel_run / "metrics.json").read_bytes()
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_run_that_was_stopped_between_its_folds_keeps_all_of_its_history(
+    cli: Cli, gels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("train", gels, "--recipe", "quick", *TINY, "-s", "split.folds=2")
+    assert cli(*words, "--out", tmp_path / "whole").status == 0
+    kept = RunFolder.keep_fold
+
+    def keep_and_stop(*arguments: Any) -> None:
+        kept(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(RunFolder, "keep_fold", keep_and_stop)
+        assert cli(*words, "--out", tmp_path / "broken").status == 130
+    assert cli("train", gels, "--out", tmp_path / "broken", "--resume").status == 0
+    whole, broken = (pd.read_csv(tmp_path / name / "history.csv") for name in ("whole", "broken"))
+    assert whole["fold"].dropna().unique().tolist() == [1.1, 1.2]
+    pd.testing.assert_frame_equal(*(table.drop(columns=["seconds", "images_per_second"]) for table in (whole, broken)))
+    assert (tmp_path / "whole" / "metrics.json").read_bytes() == (tmp_path / "broken" / "metrics.json").read_bytes()
 
 
 def test_resume_without_a_run_says_that_a_new_one_begins(cli: Cli, gels: Path, tmp_path: Path) -> None:

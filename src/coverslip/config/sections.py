@@ -252,7 +252,7 @@ class TrainingConfig(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of initial weights, sample order, dropout and augmentation."""
     precision: Literal["auto", "32", "bf16"] = "auto"
-    """`auto` takes bfloat16 where the hardware gains from it."""
+    """`auto` takes bfloat16 where the hardware gains from it: GPUs, and CPUs with AMX."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """`auto` takes a GPU when there is one."""
 

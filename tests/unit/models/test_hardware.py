@@ -15,8 +15,8 @@ def machine(patch: pytest.MonkeyPatch, *, cuda: bool = False, mps: bool = False,
     patch.setattr("torch.cuda.is_available", lambda: cuda)
     patch.setattr("torch.backends.mps.is_available", lambda: mps)
     patch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: bf16)
-    patch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: bf16)
-    patch.setattr("torch.cpu._is_amx_tile_supported", lambda: False)
+    patch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: True)
+    patch.setattr("torch.cpu._is_amx_tile_supported", lambda: bf16)
 
 
 @pytest.mark.parametrize(
