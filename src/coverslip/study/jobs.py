@@ -65,10 +65,9 @@ def perform(job: Job) -> JobResult:
     config.check()
     choose_device(config.training.device)  # a machine without it says so before the work on the data
     data = None if finished_metrics(job.folder, job.keeps_bundle) is not None else shared_data(config)
-    frozen = _frozen.setdefault(job.every_row, FrozenBackbones(KEPT, every_row=job.every_row))
     result = run(
-        config, job.folder, recipe=f"study: {job.name}", resume=True, data=data, frozen=frozen, keep_bundle=job.keeps_bundle,
-        pictures=False, time_inference=job.time_inference,
+        config, job.folder, recipe=f"study: {job.name}", resume=True, data=data, frozen=shared_backbones(every_row=job.every_row),
+        keep_bundle=job.keeps_bundle, pictures=False, time_inference=job.time_inference,
     )  # fmt: skip
     return JobResult(job.name, result.metrics, result.seconds, os.getpid())
 
@@ -81,3 +80,8 @@ def shared_data(config: RunConfig, progress: Progress = no_progress) -> Prepared
             _prepared.pop(next(iter(_prepared)))
         _prepared[key] = prepare(config, progress)
     return _prepared[key]
+
+
+def shared_backbones(*, every_row: bool = False) -> FrozenBackbones:
+    """The frozen backbones of this process, for runs that look at the same rows or at different ones."""
+    return _frozen.setdefault(every_row, FrozenBackbones(KEPT, every_row=every_row))

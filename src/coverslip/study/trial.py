@@ -23,7 +23,7 @@ from coverslip.preparing import Prepared, preparation_key
 from coverslip.record import RunFolder
 from coverslip.runtime import no_progress
 from coverslip.structures import FloatArray, IntArray
-from coverslip.study.jobs import shared_data
+from coverslip.study.jobs import shared_backbones, shared_data
 from coverslip.study.space import Metric
 from coverslip.study.trial_storage import open_study, optuna
 from coverslip.training.validation import Looks, validation_numbers
@@ -134,7 +134,8 @@ def _judge(task: TrialTask, trial: Trial) -> dict[str, float]:
     data = data_without_test(config)
     place, folds = RunFolder(task.folder, resume=True), data.split.folds
     reporter = _Reporter(trial, task.metric, task.looks if folds is None else folds.shape[0] * (int(folds.max()) + 1))
-    learner = Fits(data, place, no_progress, looks=Looks(task.looks, reporter.look) if folds is None else None)
+    looks = Looks(task.looks, reporter.look) if folds is None else None
+    learner = Fits(data, place, no_progress, shared_backbones(), looks=looks)
     if folds is not None:
         return _judge_folds(task, data, folds, learner, reporter)
     rows = data.split.rows("validation")
