@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from importlib import resources
 
 import jinja2
+from markupsafe import Markup, escape
 
 from coverslip.report.numbers import count, shorten
 
 SUFFIXES = (".html", ".css")
+ONE_WORD = re.compile(r"-s \S+=\S+|\w[\w.]*-[\w.]+-[\w.-]*\w")
+"""What a line should not end in the middle of: names of runs, and options."""
+LONGEST_WORD = 48
+"""Characters; what is longer may be broken."""
 
 
 @cache
@@ -24,5 +30,20 @@ def template(name: str) -> jinja2.Template:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"count": count, "shorten": shorten}
+    environment.filters |= {"count": count, "shorten": shorten, "whole": whole}
     return environment.get_template(name)
+
+
+def whole(text: str) -> Markup:
+    """A text in which names of runs and options stay on one line where they can.
+
+    >>> str(whole("cpu-vgg16-adam & others"))
+    '<span class="whole">cpu-vgg16-adam</span> &amp; others'
+    """
+    parts, last = Markup(), 0
+    for found in ONE_WORD.finditer(text):
+        if len(found.group()) > LONGEST_WORD:
+            continue
+        parts += escape(text[last : found.start()]) + Markup('<span class="whole">{}</span>').format(found.group())
+        last = found.end()
+    return parts + escape(text[last:])

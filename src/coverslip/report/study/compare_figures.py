@@ -19,6 +19,8 @@ from coverslip.report.numbers import duration, shorten
 NAME = 44
 """Characters of a run's name that a figure shows."""
 MARKERS = "osD^vP"
+SHADES = (0.05, 0.55)
+"""Opacity of the blue of the worst and the best of a column: text in the colour of ink is read on all of them, on light and dark pages."""
 MOST_LINES = 8
 """Curves of one panel that are told apart; more are drawn faintly but for the best."""
 
@@ -28,7 +30,7 @@ Column = tuple[str, str, bool, bool]
 
 @styled
 def heatmap(table: pd.DataFrame, columns: Sequence[Column], best: str) -> Figure:
-    """A row a run, a column a number; the better within its column, the stronger the blue. Runs without numbers are empty rows."""
+    """A row a run, a column a number: the better within its column, the stronger the blue, the best bold; empty without numbers."""
     rows = len(table)
     widest = max((len(shorten(str(name), NAME)) for name in table["model_id"]), default=0)
     drawing, (axes,) = figure(FULL, 0.26 * rows + 0.75)
@@ -65,10 +67,12 @@ def _cell(axes: Axes, row: int, column: int, value: float, strength: float, *, t
     if np.isnan(value):
         axes.add_patch(Rectangle((column - 0.48, row - 0.46), 0.96, 0.92, facecolor=FAINT, alpha=0.14, linewidth=0))
         return
-    alpha = 0.06 + 0.84 * strength
+    faintest, strongest = SHADES
+    alpha = faintest + (strongest - faintest) * strength
     axes.add_patch(Rectangle((column - 0.48, row - 0.46), 0.96, 0.92, facecolor=BLUE, alpha=alpha, linewidth=0))
     text = duration(value) if timed else f"{value:.3f}"
-    axes.annotate(text, (column, row), ha="center", va="center", color=PAPER if alpha > 0.55 else INK, fontsize=9)
+    weight = "bold" if strength == 1 else "normal"
+    axes.annotate(text, (column, row), ha="center", va="center", color=INK, fontsize=9, fontweight=weight)
 
 
 @styled

@@ -17,6 +17,8 @@ from coverslip.report.study.files import StudyFiles, read_study
 from coverslip.report.study.page import Block, Card, Listing, Page
 
 NAMES = {"log_loss": "log loss", "macro_f1": "macro F1"}
+SEARCHES = {"tpe": "guided"}
+"""Searches as the page calls them; one that is not here is called by its name."""
 FIRST = 10
 """Trials that the page lists, from the best."""
 EDGE = 0.03
@@ -226,7 +228,8 @@ def _listing(study: StudyFiles, trials: pd.DataFrame) -> Block:
     rows = []
     for _, row in whole.head(FIRST).iterrows():
         values = [_value(row[key]) for key in keys]
-        rows.append([f"{row['search']} {row['trial']}", decimal(finite(row["value"])), *values, duration(float(row["seconds"]))])
+        trial = f"{SEARCHES.get(str(row['search']), row['search'])} {row['trial']}"
+        rows.append([trial, decimal(finite(row["value"])), *values, duration(float(row["seconds"]))])
     head = ("Trial", NAMES.get(str(_settings(study).get("metric")), "Value").capitalize(), *(key.split(".")[-1] for key in keys), "Time")
     note = f"The best {len(rows)} of {plural(len(whole), 'trial')} that were trained to their end; all trials stand in trials.csv."
     return Block("Best trials", note, table=Listing(head, rows, right=tuple(range(1, len(head)))))
