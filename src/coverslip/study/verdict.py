@@ -27,6 +27,7 @@ Rank = tuple[float, ...]
 """Numbers by which runs are ordered, most important first, larger is better."""
 
 TIES = {"accuracy": ("macro_f1", "roc_auc"), "macro_f1": ("micro_f1", "macro_roc_auc")}
+TEST_WORDS = {"exact McNemar": "McNemar's exact test", "exact Fisher": "Fisher's exact test"}
 MOST_NAMES = 8
 """Names that a sentence lists."""
 
@@ -274,7 +275,8 @@ def _sentence(verdict: Verdict, number: Mapping[str, Any]) -> str:
     if not worse:
         return f"{start}, but no other run can be told from it: the differences are within chance."
     if len(equals) <= MOST_NAMES or len(equals) <= len(worse):
-        return f"{start}; it cannot be told from {_listed(equals)}, and is better than the other {len(worse)}."
+        others = worse[0] if len(worse) == 1 else f"the other {len(worse)}"
+        return f"{start}; it cannot be told from {_listed(equals)}, and is better than {others}."
     return f"{start}; it cannot be told from {len(equals)} others, and is better than {_listed(worse)} only."
 
 
@@ -294,9 +296,10 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _method(verdict: Verdict) -> str:
-    count, tests = len(verdict.compared), list(dict.fromkeys(each.test for each in verdict.compared))
-    corrected = f", p-values corrected for {count} comparisons (Holm)" if count > 1 else ""
-    return f"Told apart by {' and '.join(tests)} at {100 * (1 - verdict.level):.3g} %{corrected}." if count else ""
+    count = len(verdict.compared)
+    tests = dict.fromkeys(TEST_WORDS.get(each.test, f"the {each.test}") for each in verdict.compared)
+    corrected = f", p-values corrected for {count} comparisons (Holm); the intervals are not" if count > 1 else ""
+    return f"Told apart by {' and '.join(tests)} at the level of {100 * (1 - verdict.level):.3g} %{corrected}." if count else ""
 
 
 def _notes(verdict: Verdict) -> tuple[str, ...]:

@@ -48,9 +48,10 @@ def test_the_best_is_held_against_each_other_with_the_exact_test() -> None:
     assert verdict.worse == ["c"]
     assert {each.test for each in verdict.compared} == {"exact McNemar"}
     assert verdict.paired
-    assert verdict.method == "Told apart by exact McNemar at 5 %, p-values corrected for 3 comparisons (Holm)."
+    told = "Told apart by McNemar's exact test at the level of 5 %"
+    assert verdict.method == f"{told}, p-values corrected for 3 comparisons (Holm); the intervals are not."
     assert "a is the best of 4 runs, with 96.7 % of 60 images right" in verdict.sentence
-    assert "cannot be told from d and b, and is better than the other 1" in verdict.sentence
+    assert "cannot be told from d and b, and is better than c." in verdict.sentence
 
 
 @pytest.mark.parametrize("seed", range(5))
