@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -120,7 +121,16 @@ def _explained(mlflow: ModuleType, uri: str) -> Iterator[None]:
     try:
         yield
     except (mlflow.exceptions.MlflowException, require("sqlalchemy", "track").exc.SQLAlchemyError, ModuleNotFoundError) as error:
-        said = str(error).strip().splitlines() or [type(error).__name__]
         raise UnreachableError(
-            f"MLflow cannot be told of runs at {uri}: {said[0]}; give the address of a server (http://localhost:5000), or sqlite:///FILE"
+            f"MLflow cannot be told of runs at {uri}: {_reason(error)}; give the address of a server (http://localhost:5000), "
+            "or sqlite:///FILE"
         ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """What an error says in its first line; of a failed request only why nothing came back."""
+    said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if "Max retries exceeded" not in said:
+        return said
+    cause = re.search(r"\[Errno -?\d+\] [^\"')]+|timed out", said)
+    return f"it does not answer ({cause.group()})" if cause else "it does not answer"

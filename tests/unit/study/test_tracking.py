@@ -182,7 +182,7 @@ class TestMlflow:
     @pytest.mark.parametrize(
         ("uri", "said"),
         [
-            ("http://127.0.0.1:9", "refused"),
+            ("http://127.0.0.1:9", r"runs at http://127.0.0.1:9: it does not answer \(.*refused\); give the address"),
             ("postgresql://127.0.0.1:9/runs", "does not answer at 127.0.0.1:9"),
             ("mlruns", "sqlite:///FILE"),
             ("ftp://server", "sqlite:///FILE"),
