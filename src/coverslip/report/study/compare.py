@@ -129,9 +129,9 @@ def _numbers(table: pd.DataFrame, done: pd.DataFrame, verdict: Mapping[str, Any]
     left_out = "" if len(shown_rows) == len(table) else f" The best {len(shown_rows)} of {len(table)} runs; all are in results.csv."
     heat = draw(
         figures.heatmap(shown_rows, COLUMNS_OF_SEVERAL if number == "macro_f1" else COLUMNS, best), "All runs",
-        "The stronger the blue, the better within its column; the best is bold. Precision and recall are weighted by class; training is the "
-        "time of a run on its own, with the features that it may share; inference is the time of the whole network for the images that "
-        "judge it." + left_out,
+        "The stronger the blue, the better within its column; the best is bold. Precision and recall are weighted by class; training is "
+        "the time of a run on its own, with the features that it may share; inference is the time of the whole network for the images "
+        "that judge it." + left_out,
     )  # fmt: skip
     ranked = _by_rank(done, verdict).dropna(subset=[number]).head(MOST_RUNS)
     if not len(ranked):
