@@ -167,11 +167,7 @@ def _is_axis(grid: Grid, key: str, value: Any) -> bool:
     """Whether an override is a list of values, or one value (that may be a list itself)."""
     if not isinstance(value, list) or key in grid.axes:
         return isinstance(value, list)
-    try:
-        load_config(_nested(key, value))
-    except ConfigError:
-        return True
-    return False
+    return not _taken(key, value)
 
 
 def _with_axis(grid: Grid, key: str, values: tuple[Any, ...]) -> Grid:
@@ -213,12 +209,27 @@ def _keys_set(axis: str, values: Sequence[Any]) -> set[str]:
 
 def _exclusion_problems(grid: Grid) -> list[str]:
     known = {f"{section}.{name}" for section, made in RunConfig.model_fields.items() for name in made.annotation.model_fields}  # type: ignore[union-attr]
-    return [
-        f"[[exclude]] {key}: no such key of the config.{did_you_mean(key, known)}"
-        for one in grid.exclude
-        for key in one
-        if ".".join(key.split(".")[:2]) not in known
-    ]
+    problems = []
+    for key, value in ((key, value) for one in grid.exclude for key, value in one.items()):
+        if ".".join(key.split(".")[:2]) not in known:
+            problems.append(f"[[exclude]] {key}: no such key of the config.{did_you_mean(key, known)}")
+        elif not _taken(key, value):
+            for each in value if isinstance(value, list) else [value]:
+                problems += [f"[[exclude]] {problem}" for problem in _value_problems(key, each)]
+    return problems
+
+
+def _taken(key: str, value: Any) -> bool:
+    return not _value_problems(key, value)
+
+
+def _value_problems(key: str, value: Any) -> list[str]:
+    """Why a key of the config does not take a value; empty when it does."""
+    try:
+        load_config(_nested(key, value))
+    except ConfigError as error:
+        return error.problems
+    return []
 
 
 def _excluded(config: RunConfig, one: Values) -> bool:

@@ -127,6 +127,13 @@ def test_unknown_keys_are_named_with_the_near_one() -> None:
     assert "Did you mean 'axes'?" in problems(parse_grid, {"axis": {}})[0]
 
 
+def test_an_exclusion_that_no_run_can_meet_is_refused() -> None:
+    (one,) = problems(plan, grid(exclude=[{"model.head": ["mlti", "single"]}]))
+    assert one.startswith("[[exclude]] model.head = 'mlti': Input should be 'single' or 'multi'")
+    assert len(plan(parse_grid({"axes": {"model.head": ["single", [64, 32]]}, "exclude": [{"model.head": [64, 32]}]}))) == 1
+    assert len(plan(parse_grid({"axes": {"model.head": ["single", [64, 32]]}, "exclude": [{"model.head": [[64, 32], "multi"]}]}))) == 1
+
+
 def test_axes_that_are_none() -> None:
     found = problems(parse_grid, {"axes": {"training.device": [], "training.seed": 3, "model": ["a"], "split.seed": [1, 1]}})
     words = ("training.seed = 3: expected a list", "training.device is empty", "values are tables", "split.seed holds 1 twice")
