@@ -112,6 +112,7 @@ def _show_plan(comparison: Comparison, progress: Progress) -> None:
     from rich.table import Table as Sheet
     from rich.text import Text
 
+    from coverslip.report.numbers import duration
     from coverslip.study.estimate import estimate_runs
 
     sheet = Sheet("run", "own time", "features", "memory", title=f"{len(comparison.runs)} runs, in the order they are made")
@@ -125,7 +126,5 @@ def _show_plan(comparison: Comparison, progress: Progress) -> None:
     _say_reasons("not run", [(one.name, one.note) for one in estimates if one.note], len(estimates))
     seconds = sum(one.seconds + one.features_seconds for one in estimates if one.seconds is not None)
     possible = sum(one.seconds is not None for one in estimates)
-    out.print(
-        f"{possible} runs can be made here, in about {max(seconds / 60, 0.1):.1f} minutes one after the other (tried on a few images)"
-    )
+    out.print(f"{possible} runs can be made here, in about {duration(seconds)} one after the other (tried on a few images)")
     out.print("dry run: nothing was trained and no folder was written")

@@ -180,11 +180,13 @@ def size_text(size: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time span: `0.42 s`, `12.3 s`, `3 min 05 s`, `1 h 02 min`.
+    """A time span: `4.2 ms`, `0.42 s`, `12.3 s`, `3 min 05 s`, `1 h 02 min`.
 
     >>> duration(12.34).replace(SPACE, " "), duration(185).replace(SPACE, " "), duration(3720).replace(SPACE, " ")
     ('12.3 s', '3 min 05 s', '1 h 02 min')
     """
+    if 0 < seconds < 0.0995:
+        return f"{1000 * seconds:.2g}{SPACE}ms"
     if seconds < 59.95:
         return f"{seconds:.2f}{SPACE}s" if seconds < 1 else f"{seconds:.1f}{SPACE}s"
     if round(seconds) < 3600:

@@ -165,7 +165,7 @@ def judge(contenders: Sequence[Contender], *, level: float = 0.95, resamples: in
     )
     paired = all(_same_images(best, one) for one in others)
     verdict = Verdict(best.name, "", number=number, images=len(best.predictions), level=level, paired=paired, compared=compared)
-    return replace(verdict, sentence=_sentence(verdict, best.number), method=_method(verdict), notes=_notes(verdict))
+    return replace(verdict, sentence=_sentence(verdict, best.number), method=_method(verdict), notes=(*_guessing(best), *_notes(verdict)))
 
 
 def holm(p: FloatArray) -> FloatArray:
@@ -300,6 +300,19 @@ def _method(verdict: Verdict) -> str:
     tests = dict.fromkeys(TEST_WORDS.get(each.test, f"the {each.test}") for each in verdict.compared)
     corrected = f", p-values corrected for {count} comparisons (Holm); the intervals are not" if count > 1 else ""
     return f"Told apart by {' and '.join(tests)} at the level of {100 * (1 - verdict.level):.3g} %{corrected}." if count else ""
+
+
+def _guessing(best: Contender) -> tuple[str, ...]:
+    """A note when the interval of the best run's accuracy holds that of always answering the most frequent class."""
+    predictions, low = best.predictions, best.number.get("low")
+    if predictions.task is Task.MULTILABEL or low is None:
+        return ()
+    counts = np.bincount(known_targets(predictions), minlength=len(predictions.classes))
+    share = float(counts.max() / counts.sum())
+    if low > share:
+        return ()
+    always = predictions.classes[int(counts.argmax())]
+    return (f"{best.name} cannot be told from always answering {always!r}, which is right on {100 * share:.1f} % of the images.",)
 
 
 def _notes(verdict: Verdict) -> tuple[str, ...]:

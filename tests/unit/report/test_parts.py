@@ -68,7 +68,18 @@ def test_percent_never_rounds_up_to_certainty() -> None:
     assert numbers.decimal(None) == "undefined"
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0.034, "0.03 s"), (59.97, "1 min 00 s"), (3599.8, "1 h 00 min"), (7384, "2 h 03 min")])
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "0.00 s"),
+        (0.034, "34 ms"),
+        (0.0042, "4.2 ms"),
+        (0.0997, "0.10 s"),
+        (59.97, "1 min 00 s"),
+        (3599.8, "1 h 00 min"),
+        (7384, "2 h 03 min"),
+    ],
+)
 def test_durations(seconds: float, text: str) -> None:
     assert numbers.duration(seconds).replace("\u00a0", " ") == text
 

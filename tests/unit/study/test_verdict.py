@@ -26,7 +26,7 @@ def rated(right: Array, **changes: Any) -> Predictions:
 
 def contender(name: str, predictions: Predictions) -> Contender:
     share = float((predictions.predicted == predictions.targets).mean())
-    return Contender(name, predictions, (share,), {"value": share, "low": 0.5, "high": 1.0})
+    return Contender(name, predictions, (share,), {"value": share, "low": share - 0.1, "high": 1.0})
 
 
 def hits(n: int, wrong: range) -> Array:
@@ -150,6 +150,17 @@ def test_none_and_one() -> None:
     assert "only run" in only.sentence
     assert not only.notes
     assert not only.method
+
+
+def test_a_best_run_that_may_only_guess_is_said_to() -> None:
+    targets = np.array([1] * 12 + [0] * 8)
+    right = rated(np.ones(20, dtype=bool), targets=targets, predicted=np.array([1] * 13 + [0] * 7))
+    for low, said in ((0.59, True), (0.61, False)):
+        verdict = judge([Contender("a", right, (0.95,), {"value": 0.95, "low": low, "high": 1.0})])
+        assert (
+            any("cannot be told from always answering 'yes', which is right on 60.0 % of the images" in note for note in verdict.notes)
+            == said
+        )
 
 
 def test_runs_are_ranked_by_their_main_number_and_ties_are_broken() -> None:

@@ -170,7 +170,8 @@ def _curves(study: StudyFiles, done: pd.DataFrame, best: str) -> list[Block]:
     if not found:
         return []
     found = dict(list(found.items())[:6])
-    drawing = draw(figures.losses(found, best), "Learning curves", "Training loss of the fit that is kept.")
+    thick = " Thick: the best run." if any(best in runs for runs in found.values()) else ""
+    drawing = draw(figures.losses(found, best), "Learning curves", f"Training loss of the fit that is kept.{thick}")
     return [Block("Learning curves", figures=(drawing,))]
 
 
