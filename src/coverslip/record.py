@@ -29,7 +29,7 @@ from coverslip.models.hardware import hardware_name
 from coverslip.models.summary import Summary
 from coverslip.models.weight_histograms import weights_json
 from coverslip.network import Network
-from coverslip.runtime import explained, git_state, hash_file, hash_text, machine_facts, package_versions, write_file, write_json
+from coverslip.runtime import explained, git_state, hash_file, hash_text, machine_facts, package_versions, sweep, write_file, write_json
 from coverslip.structures import FloatArray, IntArray, Predictions, RunResult, Split, Table, Task, number_text
 
 HISTORY = (
@@ -93,6 +93,8 @@ def claimed(path: Path, what: str, signs: Sequence[str], *, resume: bool) -> Ite
     try:
         if not resume and any((path / name).exists() for name in signs):
             raise RunFolderError(f"{path} holds a {what} already; choose another --out, go on with --resume, or remove the folder")
+        if resume:
+            sweep(path, deep=what == "run")
         with explained(path):
             handler = logging.FileHandler(path / log, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))

@@ -9,6 +9,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 import socket
 import sys
@@ -26,6 +27,8 @@ import psutil
 from coverslip.errors import MissingExtraError, ResourceError, UnreachableError
 
 NAMED_PACKAGES = ("coverslip", "torch", "torchvision", "timm", "lightning-fabric", "numpy", "scipy", "scikit-learn", "pandas", "pillow")
+HOLDER = re.compile(r"\..+-[a-z0-9_]{8}")
+"""Name of a folder in which `writing` makes a file or folder."""
 
 
 def write_file(path: Path, content: bytes | str) -> None:
@@ -87,6 +90,18 @@ def writing(path: Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(holder, ignore_errors=True)
+
+
+def sweep(folder: Path, *, deep: bool = False) -> None:
+    """Remove what `writing` had begun in a folder when its process was killed; nobody else may write there now.
+
+    Args:
+        folder: where to look.
+        deep: whether folders within are looked at too.
+    """
+    for left in list(folder.rglob(".*") if deep else folder.glob(".*")):
+        if HOLDER.fullmatch(left.name) and left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager

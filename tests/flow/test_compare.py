@@ -202,7 +202,7 @@ def test_a_dry_run_lists_the_runs_and_writes_nothing(cli: Cli, gels: Path, grid:
     assert done.status == 0, done.err
     for name in ("cpu-single", "cpu-multi", "gpu-single", "gpu-multi"):
         assert name in done.out
-    assert "2 runs can be made here" in done.out
+    assert "2 of 4 runs can be made here, in about" in done.out
     assert "GB" in done.out
     assert "not run: 2 of 4 runs" in done.err
     assert not (tmp_path / "study").exists()

@@ -3,6 +3,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from coverslip.runtime import (
     package_versions,
     peak_memory,
     require,
+    sweep,
     to_json,
     used_memory,
     write_file,
@@ -283,3 +285,20 @@ def test_a_container_may_have_less_memory_than_the_machine(tmp_path: Path, monke
     assert free_memory() == 0
     limit.write_text("max\n")
     assert free_memory() > 0.5 * whole
+
+
+def test_what_a_killed_process_had_begun_is_swept_away_and_nothing_else(tmp_path: Path) -> None:
+    script = "import os, sys, pathlib, coverslip.runtime as r\nwith r.writing(pathlib.Path(sys.argv[1])) as place: os._exit(9)"
+    for place in (tmp_path / "bundle", tmp_path / "runs" / "one" / "bundle"):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        assert subprocess.run([sys.executable, "-c", script, str(place)], check=False).returncode == 9
+    kept = [tmp_path / name for name in (".git", ".hidden-folder", "a-folder_8", "bundle")]
+    for folder in kept:
+        folder.mkdir()
+    (tmp_path / ".notes-abcdefgh").write_text("a file is nothing that was begun")
+    assert len(list(tmp_path.rglob(".bundle-*"))) == 2
+    sweep(tmp_path)
+    assert len(list(tmp_path.rglob(".bundle-*"))) == 1
+    sweep(tmp_path, deep=True)
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted([*(folder.name for folder in kept), ".notes-abcdefgh", "runs"])
+    assert list((tmp_path / "runs" / "one").iterdir()) == []

@@ -126,5 +126,6 @@ def _show_plan(comparison: Comparison, progress: Progress) -> None:
     _say_reasons("not run", [(one.name, one.note) for one in estimates if one.note], len(estimates))
     seconds = sum(one.seconds + one.features_seconds for one in estimates if one.seconds is not None)
     possible = sum(one.seconds is not None for one in estimates)
-    out.print(f"{possible} runs can be made here, in about {duration(seconds)} one after the other (tried on a few images)")
+    took = f", in about {duration(seconds)} one after the other (tried on a few images)" if possible else ""
+    out.print(f"{possible} of {len(estimates)} runs can be made here{took}")
     out.print("dry run: nothing was trained and no folder was written")

@@ -20,7 +20,7 @@ from coverslip.models.hardware import NO_GPU, choose_device
 from coverslip.models.networks import check_architecture
 from coverslip.pictures import save_gallery
 from coverslip.record import csv_text, finished_metrics
-from coverslip.runtime import Progress, machine_facts, no_progress, package_versions, write_file
+from coverslip.runtime import Progress, machine_facts, no_progress, package_versions, sweep, write_file
 from coverslip.study.engines import Done, Engine, LocalEngine
 from coverslip.study.folder import StudyFolder
 from coverslip.study.grid import Grid, PlannedRun, override, parse_grid, plan
@@ -271,6 +271,8 @@ class _Study:
         """Judge the runs, and write the verdict, the folds and the pictures of the best."""
         self._drop_models()
         done = {run.model_id: self.place.run_folder(run.model_id) for run in self.comparison.runs if run.model_id in self.ranks}
+        for folder in done.values():  # a run that was killed with its numbers written is not begun again
+            sweep(folder, deep=True)
         found = [contender(run, done[run.model_id]) for run in self.comparison.runs if run.model_id in done]
         level, resamples = self._intervals()
         verdict = self._with_baseline_note(judge([one for one in found if one is not None], level=level, resamples=resamples))

@@ -54,9 +54,9 @@ def sentence(judged: dict[str, Any], metric: Metric, final: float, defaults: flo
         level: confidence level.
     """
     difference = judged["differences"][metric]
-    words = {"better": "better than", "worse": "worse than", "equal": "not to be told from"}[judged["verdict"]]
+    words = {"better": "is better than", "worse": "is worse than", "equal": "cannot be told from"}[judged["verdict"]]
     ends = f"difference {difference['value']:+.3f}, {level:.0%} interval {difference['low']:+.3f} to {difference['high']:+.3f}"
     return (
-        f"On {judged['n']:,} test images that no trial has seen, the best configuration is {words} the defaults trained as long: "
+        f"On {judged['n']:,} test images that no trial has seen, the best configuration {words} the defaults trained as long: "
         f"{WORDS[metric]} {final:.3f} against {defaults:.3f} ({ends}; {'lower' if metric == 'log_loss' else 'higher'} is better)."
     )

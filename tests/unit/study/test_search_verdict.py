@@ -52,4 +52,4 @@ def test_the_sentence_says_all_that_the_verdict_rests_on() -> None:
     assert "log loss 0.250 against 0.550 (difference -0." in said
     assert "95% interval -0." in said
     equal = judge_pair(predictions(0.7, noise=0.2, seed=1), predictions(0.7, noise=0.2, seed=2), "macro_f1")
-    assert "is not to be told from the defaults" in sentence(equal, "macro_f1", 0.7, 0.7, 0.95)
+    assert "the best configuration cannot be told from the defaults" in sentence(equal, "macro_f1", 0.7, 0.7, 0.95)
