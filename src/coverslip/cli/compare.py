@@ -84,7 +84,8 @@ def _show(result: ComparisonResult) -> None:
 
     table = result.table
     sheet = Sheet("run", "accuracy", "time alone", "verdict")
-    sheet.columns[0].no_wrap = True
+    for column in sheet.columns[1:]:
+        column.no_wrap = True
     done = table[table["status"] == "done"].sort_values(["accuracy", "macro_f1", "roc_auc"], ascending=False, kind="stable")
     for row in done.to_dict("records"):
         number = {"value": row["accuracy"], "low": row["accuracy_low"], "high": row["accuracy_high"]}

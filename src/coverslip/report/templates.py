@@ -14,7 +14,7 @@ from coverslip.report.numbers import count, shorten
 SUFFIXES = (".html", ".css")
 ONE_WORD = re.compile(r"-s \S+=\S+|\w[\w.]*-[\w.]+-[\w.-]*\w")
 """What a line should not end in the middle of: names of runs, and options."""
-LONGEST_WORD = 48
+LONGEST_WORD = 40
 """Characters; what is longer may be broken."""
 
 

@@ -286,7 +286,8 @@ def _reached(verdict: Verdict, number: Mapping[str, Any]) -> str:
         return "with an undefined number"
     if verdict.number == "accuracy":
         ends = "" if low is None or high is None else f" ({100 * verdict.level:g} % interval {100 * low:.1f} to {100 * high:.1f} %)"
-        return f"with {100 * value:.1f} % of {verdict.images} images right{ends}"
+        share = "all" if value == 1 else f"{100 * value:.1f} % of"
+        return f"with {share} {verdict.images} images right{ends}"
     ends = "" if low is None or high is None else f" ({100 * verdict.level:g} % interval {low:.3f} to {high:.3f})"
     return f"with a macro F1 of {value:.3f}{ends}"
 

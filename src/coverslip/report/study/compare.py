@@ -188,10 +188,9 @@ def _against(verdict: Mapping[str, Any]) -> Block | None:
         said = "worse" if one.get("worse") else "not told apart"
         test = [str(one.get("test"))] if len(tests) > 1 else []
         rows.append((str(one.get("model_id")), difference.text, interval, _p(one.get("p")), _p(one.get("p_corrected")), *test, said))
-    head = ("Run", "The best is ahead by", "Interval", "p", "p, corrected", *(["Test"] if len(tests) > 1 else []), "Verdict")
-    note = (
-        f"{verdict.get('best')} against each other run, on {count(float(verdict.get('images') or 0))} images. {verdict.get('method') or ''}"
-    )
+    head = ("Run", "Behind by", "Interval", "p", "p, corrected", *(["Test"] if len(tests) > 1 else []), "Verdict")
+    images = count(float(verdict.get("images") or 0))
+    note = f"How far each run is behind {verdict.get('best')}, on {images} images. {verdict.get('method') or ''}"
     return Block("Is the difference real?", note, table=Listing(head, rows, right=(1, 2, 3, 4, len(head) - 1)))
 
 
