@@ -22,7 +22,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save
 
-from coverslip.config import AugmentConfig
+from coverslip.config import AugmentConfig, CacheConfig
+from coverslip.data.cache import cached
 from coverslip.data.decoding import ImageReadError, PixelArray
 from coverslip.data.pixels import Geometry, Normalisation
 from coverslip.data.reading import Reading
@@ -32,8 +33,9 @@ from coverslip.models.groups import describe, members_of, rebuild
 from coverslip.models.hardware import choose_device, choose_precision
 from coverslip.models.networks import State
 from coverslip.network import Network
-from coverslip.runtime import hash_file, write_file, write_json, writing
-from coverslip.structures import Channel, FloatArray, IntArray, Task, natural_key
+from coverslip.runtime import hash_file, hash_text, write_file, write_json, writing
+from coverslip.storage import URL, Place, download, listing, place, read
+from coverslip.structures import Channel, File, FloatArray, IntArray, Task, natural_key
 
 FORMAT = 2
 SAMPLE_SIDE = 512
@@ -66,7 +68,7 @@ class Bundle:
     provenance: dict[str, Any]
     trained_on: tuple[str, ...] = ()
 
-    def read(self, files: Sequence[Path]) -> PixelArray:
+    def read(self, files: Sequence[File]) -> PixelArray:
         """Read and resize one sample, one file or one a channel, to stored pixels (height, width, channels).
 
         Raises:
@@ -184,6 +186,53 @@ def find_bundle(path: Path) -> Path:
     if not path.exists():
         raise MissingInputError(f"no bundle at {path}: there is no such folder")
     raise MissingInputError(f"{path} is neither a bundle (a folder with model.json) nor a run folder (with bundle/ in it)")
+
+
+def local_bundle(where: str | Place) -> Path:
+    """The folder of a bundle or a run; what lies at a URL is copied into the cache first, once for each content.
+
+    Raises:
+        MissingInputError: no bundle there.
+        BundleError: its description is damaged.
+        UnreachableError: the store does not answer.
+    """
+    url = place(where)
+    if isinstance(url, Path):
+        return url
+    folder = next((one for one in (url, url / "bundle") if (one / "model.json").is_file()), None)
+    if folder is None:
+        raise MissingInputError(f"no bundle at {url}: there is no model.json in it, nor in bundle/ below it")
+    return _cached_copy(folder)
+
+
+def _cached_copy(folder: URL) -> Path:
+    description = read(folder / "model.json")
+    sizes = _files_of(folder, description)
+    key = hash_text(str(folder), description.decode("utf-8", "replace"))
+    return cached("bundles", key, lambda holder: _copy(folder, list(sizes), holder), size=sum(sizes.values()), limit=CacheConfig().limit)
+
+
+def _files_of(folder: URL, description: bytes) -> dict[str, int]:
+    """The files of a bundle with their sizes in bytes, 0 where a web server, which cannot list, does not say."""
+    if folder.parts[0] not in ("http", "https"):
+        return {name: known.size for name, known in listing(folder).items()}
+    try:
+        weights = list(json.loads(description)["weights_sha256"])
+        samples = json.loads(read(folder / "sample" / "expected.json"))["images"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{folder / 'model.json'} does not describe a bundle: {error}") from error
+    return dict.fromkeys(["model.json", TRAINED_ON, *weights, "sample/expected.json", *(f"sample/{name}" for name in samples)], 0)
+
+
+def _copy(folder: URL, names: Sequence[str], holder: Path) -> None:
+    for name in names:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise BundleError(f"{folder} names a file outside itself: {name}")
+        try:
+            download(folder / name, holder / name)
+        except MissingInputError:
+            if name != TRAINED_ON:
+                raise
 
 
 def load_bundle(path: Path, *, device: str = "auto", precision: str = "auto") -> Bundle:

@@ -15,6 +15,7 @@ from coverslip.pictures import save_judged_pictures
 from coverslip.predict import Model
 from coverslip.record import RunFolder, Stopwatch
 from coverslip.runtime import Progress, no_progress
+from coverslip.storage import absolute
 from coverslip.structures import RunResult, Table, Task
 
 
@@ -40,7 +41,7 @@ def evaluate_bundle(
         raise ConfigError(f"evaluate takes data.*, split.group and intervals.* keys, not {', '.join(sorted(unknown))}")
     intervals = load_config(layer).intervals
     model = Model(bundle)
-    folder = Path(out) if out is not None else Path("evaluations") / Path(data).absolute().stem
+    folder = Path(out) if out is not None else Path("evaluations") / Path(absolute(data)).stem
     with RunFolder.claim(folder, resume=False) as place:
         watch = Stopwatch()
         with watch("judge"):

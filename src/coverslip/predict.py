@@ -18,20 +18,20 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from coverslip.bundle import Bundle, find_bundle, load_bundle, self_test
+from coverslip.bundle import Bundle, find_bundle, load_bundle, local_bundle, self_test
 from coverslip.config import DataConfig, load_config
 from coverslip.data.decoding import ImageReadError, PixelArray
 from coverslip.data.inputs import list_samples
 from coverslip.data.sources import load_table
-from coverslip.errors import BadImagesError, InputError
+from coverslip.errors import BadImagesError, InputError, UnreachableError
 from coverslip.evaluation.frames import predictions_frame
 from coverslip.models.hardware import keeping_memory
 from coverslip.network import SCORE_BATCH
 from coverslip.runtime import Progress, cpu_count, no_progress, writing
-from coverslip.structures import FloatArray, Predictions, Table, Task
+from coverslip.structures import File, FloatArray, Predictions, Table, Task
 
 ImageInput = str | Path | npt.NDArray[Any]
-Sample = tuple[Path, ...] | npt.NDArray[Any]
+Sample = tuple[File, ...] | npt.NDArray[Any]
 """The files of a sample, or its pixels."""
 
 
@@ -52,7 +52,7 @@ class Model:
     """A bundle that is ready to predict.
 
     Args:
-        path: a bundle, or a run folder with one.
+        path: a bundle, or a run folder with one; also its URL.
         device: `auto`, `cpu` or `gpu`.
         check: score the stored sample first, and refuse a bundle that does not reproduce itself.
 
@@ -62,9 +62,10 @@ class Model:
     """
 
     def __init__(self, path: str | Path, *, device: str = "auto", check: bool = True) -> None:
-        self.bundle: Bundle = load_bundle(Path(path), device=device)
+        folder = local_bundle(path)
+        self.bundle: Bundle = load_bundle(folder, device=device)
         if check:
-            self_test(self.bundle, find_bundle(Path(path)))
+            self_test(self.bundle, find_bundle(folder))
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -146,6 +147,8 @@ class Model:
             return self.bundle.read(item)
         except ImageReadError as error:
             return str(error)
+        except UnreachableError:
+            raise
         except OSError as error:
             return error.strerror or type(error).__name__
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from coverslip.data.store import Glance, Pixels, glance, load_pixels
 from coverslip.errors import ConfigError, LeakError
 from coverslip.models.backbones import native_size
 from coverslip.runtime import Progress, hash_text, no_progress
+from coverslip.storage import absolute
 from coverslip.structures import Channel, IntArray, Split, Table
 from coverslip.training.loop import Samples
 
@@ -100,7 +100,7 @@ def choose_geometry(config: RunConfig, table: Table, seen: Glance) -> tuple[Geom
     kept = seen.one_size and box == WHOLE and (seen.height, seen.width) == (height, width or height)
     bits = max(seen.depth, 16) if colour == "channels" and not kept else seen.depth
     geometry = Geometry(height, width or height, config.pixels.fit, names, bits, box)
-    data: dict[str, Any] = {"path": str(Path(config.data.path or ".").absolute())}
+    data: dict[str, Any] = {"path": absolute(config.data.path or ".")}
     if isinstance(config.data.classes, str):
         data["classes"] = class_names(config.data, table.root)
     if colour == "channels" and config.data.channels is None:

@@ -30,6 +30,7 @@ from coverslip.models.summary import Summary
 from coverslip.models.weight_histograms import weights_json
 from coverslip.network import Network
 from coverslip.runtime import explained, git_state, hash_file, hash_text, machine_facts, package_versions, sweep, write_file, write_json
+from coverslip.storage import absolute
 from coverslip.structures import FloatArray, IntArray, Predictions, RunResult, Split, Table, Task, number_text
 
 HISTORY = (
@@ -63,6 +64,10 @@ class Stopwatch:
     def total(self) -> float:
         """Seconds since the watch was made."""
         return time.perf_counter() - self.began
+
+
+RUN_ENDS = ("metrics.json",)
+"""What is sent to a store last: a run that has it is whole."""
 
 
 @contextmanager
@@ -162,7 +167,7 @@ class RunFolder:
         if not self.resume or not stored.is_file():
             return config, None
         started = load_config(read_toml(stored))
-        given = str(Path(config.data.path or ".").absolute())
+        given = absolute(config.data.path or ".")
         if started.data.path != given:
             raise RunFolderError(f"{self.path} holds a run on {started.data.path}, not on {given}; choose another --out")
         metrics = finished_metrics(self.path, keep_bundle)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,9 @@ from coverslip.models.hardware import choose_device, choose_precision
 from coverslip.models.hub import hub_answers
 from coverslip.models.weights import local_weights
 from coverslip.network import SCORE_BATCH, Network
+from coverslip.record import RUN_ENDS
 from coverslip.runtime import Progress, no_progress
+from coverslip.storage import is_url, local_copy, output, place
 from coverslip.structures import Channel, FloatArray, RunResult, Table
 from coverslip.training.choice import CANDIDATES, FEW_IMAGES, Sight, choose_recipe
 from coverslip.training.recipes import load_recipe
@@ -98,7 +101,7 @@ def train(
     Args:
         data: folder of class folders, table, or TOML file.
         recipe: a recipe by name or file; chosen from what is seen when not given.
-        out: run folder.
+        out: run folder, or its URL, to which it is sent at the end.
         resume: go on with a run that was stopped in `out`.
         progress: told about long work.
         sections: config sections as keywords, `training={"epochs": 5}`.
@@ -108,12 +111,13 @@ def train(
     """
     from coverslip.report import write_report  # matplotlib: other uses of this file need not wait for it
 
-    named, place = None if recipe is None else str(recipe), None if out is None else Path(out)
-    start = begin(str(data), recipe=named, settings=(), out=place, resume=resume, sections=sections)
-    result = run(
-        start.config, start.folder, recipe=start.recipe, why=start.why, command="coverslip.train(...)", resume=resume, progress=progress
-    )
-    write_report(result.folder)
+    named = None if recipe is None else str(recipe)
+    with output(out, resume=resume, last=RUN_ENDS) if out is not None else nullcontext() as folder:
+        start = begin(str(data), recipe=named, settings=(), out=folder, resume=resume, sections=sections)
+        result = run(
+            start.config, start.folder, recipe=start.recipe, why=start.why, command="coverslip.train(...)", resume=resume, progress=progress
+        )
+        write_report(result.folder)
     return result
 
 
@@ -157,11 +161,12 @@ def data_layer(data: str) -> dict[str, Any]:
     """
     if not data.endswith(".toml"):
         return {"data": {"path": data}}
-    layer = read_toml(Path(data))
+    with local_copy(place(data)) as file:
+        layer = read_toml(file)
     path = layer.get("data", {}).get("path")
     if not path:
         raise ConfigError(f"{data} has no data.path: say under [data] which folder or table to read")
-    return merge_layers(layer, {"data": {"path": str(Path(data).parent / path)}})
+    return merge_layers(layer, {"data": {"path": str(place(path) if is_url(path) else place(data).parent / path)}})
 
 
 def look(config: RunConfig) -> Sight:
@@ -244,7 +249,7 @@ def free_folder(data: str, *, resume: bool, under: str = "runs") -> Path:
     Raises:
         InputError: there is nothing to go on with.
     """
-    stem = Path(data).absolute().stem or "run"
+    stem = place(data).absolute().stem or "run"
     folders = [Path(under) / stem, *(Path(under) / f"{stem}-{number}" for number in range(2, 1000))]
     free = next(number for number, folder in enumerate(folders) if not folder.exists())
     if resume:

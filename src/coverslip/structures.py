@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote
 
 import numpy as np
@@ -52,12 +52,34 @@ GREY = Channel.of("grey")
 RGB = Channel.of("red", "green", "blue")
 
 
+class File(Protocol):
+    """A file, wherever it lies: a path, a URL, a piece of a shard."""
+
+    @property
+    def name(self) -> str:
+        """The last piece of its path."""
+
+    @property
+    def suffix(self) -> str:
+        """The ending of its name, with the dot."""
+
+    def read_bytes(self) -> bytes:
+        """All of it."""
+
+
+class Root(Protocol):
+    """Where the files of a table lie: a folder, a URL, shards."""
+
+    def __truediv__(self, name: str, /) -> File:
+        """The file of that name."""
+
+
 @dataclass(frozen=True)
 class Table:
     """The samples of a data set, in the order of their source.
 
     Attributes:
-        root: the folder that `images` are relative to.
+        root: the folder, URL or shards that `images` are relative to.
         images: the name of each sample as its source writes it, `/` between folders; n of them, all different.
         classes: class names in natural order (`c2` before `c10`), or in the order that the config states.
         targets: int64 (n,) of class indices, or int64 (n, classes) of 0 and 1 when the task is multilabel;
@@ -72,7 +94,7 @@ class Table:
         notes: sentences on what was merged, dropped or chosen on the way in.
     """
 
-    root: Path
+    root: Root
     images: tuple[str, ...]
     classes: tuple[str, ...]
     targets: IntArray | None
@@ -88,7 +110,7 @@ class Table:
         return len(self.images)
 
     @property
-    def samples(self) -> list[tuple[Path, ...]]:
+    def samples(self) -> list[tuple[File, ...]]:
         """The files of each sample: one, or one a channel."""
         files = [(image,) for image in self.images] if self.files is None else self.files
         return [tuple(self.root / name for name in names) for names in files]

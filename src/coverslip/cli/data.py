@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from coverslip.cli.console import err, out, progress_bar
+from coverslip.cli.options import Endpoint
 
 if TYPE_CHECKING:
     from coverslip.data.audit import Audit
@@ -25,6 +26,7 @@ def audit(
     data: Annotated[str, typer.Argument(help="Folder of class folders, a CSV or Parquet table, or a TOML file with a \\[data] section.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the whole audit as JSON.")] = False,
     settings: Annotated[list[str] | None, typer.Option("-s", "--set", metavar="KEY=VALUE", help="Override a key of the config.")] = None,
+    endpoint: Endpoint = None,
 ) -> None:
     """Look for what would make the numbers wrong: bad files, duplicates, leaks, shortcuts, imbalance."""
     from coverslip.start import audit_data

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from coverslip.cli.console import err, out, progress_bar
-from coverslip.cli.options import Mlflow, Settings, TensorBoard
+from coverslip.cli.options import Endpoint, Mlflow, Settings, TensorBoard, sent
 
 if TYPE_CHECKING:
     from coverslip.start import Start
@@ -25,10 +25,12 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    data: Annotated[str, typer.Argument(help="Folder of class folders, a CSV or Parquet table, or a TOML file with a \\[data] section.")],
+    data: Annotated[
+        str, typer.Argument(help="Folder of class folders, CSV or Parquet table, TOML file with a \\[data] section, or the URL of one.")
+    ],
     recipe: Annotated[str | None, typer.Option(help="A recipe by name or file; chosen from what is seen when not given.")] = None,
     settings: Settings = None,
-    out_folder: Annotated[Path | None, typer.Option("--out", help="Run folder; runs/<data> when not given.")] = None,
+    out_folder: Annotated[str | None, typer.Option("--out", help="Run folder or its URL; runs/<data> when not given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped in this folder.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Load, audit and split; show the config and the model; train nothing.")
@@ -36,13 +38,16 @@ def train(
     learning_curve: Annotated[bool, typer.Option("--learning-curve", help="Also measure accuracy against training-set size.")] = False,
     tensorboard: TensorBoard = None,
     mlflow: Mlflow = None,
+    endpoint: Endpoint = None,
 ) -> None:
     """Train, judge and save a classifier, and write its report."""
+    from coverslip.record import RUN_ENDS
     from coverslip.start import begin
+    from coverslip.storage import place
     from coverslip.study.tracking import Tracking
 
-    with progress_bar() as progress:
-        start = begin(data, recipe=recipe, settings=settings or [], out=out_folder, resume=resume)
+    with sent(None if dry_run else out_folder, resume=resume, last=RUN_ENDS) as folder, progress_bar() as progress:
+        start = begin(data, recipe=recipe, settings=settings or [], out=folder, resume=resume)
         err.print(f"[bold]{start.recipe}[/bold]: {start.why}", soft_wrap=False)
         if resume and not (start.folder / "config.toml").is_file():
             _say(f"there is no run to go on with in {start.folder}: a new one begins")
@@ -53,7 +58,7 @@ def train(
         from coverslip.report import write_report
         from coverslip.study.learning_curve import measure_learning_curve
 
-        tracking = Tracking(Path(data).absolute().stem or "runs", tensorboard, mlflow)
+        tracking = Tracking(place(data).absolute().stem or "runs", tensorboard, mlflow)
         tracking.check()
         command = shlex.join(["coverslip", *sys.argv[1:]])
         result = run(

@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 import typer
 
 from coverslip.cli.console import err, out, progress_bar
+from coverslip.cli.options import Endpoint, sent
 
-Bundle = Annotated[Path, typer.Argument(help="A run folder, or the bundle inside it.")]
+Bundle = Annotated[str, typer.Argument(help="A run folder, or the bundle inside it, or the URL of one.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -21,12 +22,13 @@ def register(app: typer.Typer) -> None:
 
 def predict(
     bundle: Bundle,
-    inputs: Annotated[list[str], typer.Argument(help="Image files, folders, or tables with a column `image`.")],
-    out_file: Annotated[Path, typer.Option("--out", help="FILE.csv, FILE.parquet, or a folder for predictions.csv.")],
+    inputs: Annotated[list[str], typer.Argument(help="Image files, folders, or tables with a column `image`; also URLs.")],
+    out_file: Annotated[str, typer.Option("--out", help="FILE.csv, FILE.parquet, or a folder for predictions.csv; also a URL.")],
     device: Annotated[Literal["auto", "cpu", "gpu"], typer.Option(help="Where the model runs.")] = "auto",
     form: Annotated[
         Literal["table", "submission"], typer.Option("--format", help="All columns, or only Id,Predicted with class numbers.")
     ] = "table",
+    endpoint: Endpoint = None,
 ) -> None:
     """Score images; files that cannot be read are reported in the table and stop nothing."""
     from coverslip.data.files import some
@@ -35,7 +37,8 @@ def predict(
     model = Model(bundle, device=device)
     with progress_bar() as progress:
         frame = model.predict(inputs, progress)
-    written = write_table(submission(frame, model) if form == "submission" else frame, out_file)
+    with sent(out_file, replace=True) as place:
+        written = write_table(submission(frame, model) if form == "submission" else frame, place or Path())
     bad = frame[frame["error"] != ""]
     if len(bad):
         reasons = [f"{image}: {error}" for image, error in zip(bad["image"], bad["error"], strict=True)]
@@ -47,20 +50,23 @@ def predict(
 def evaluate(
     bundle: Bundle,
     data: Annotated[str, typer.Argument(help="A labelled set that the model has not seen: folder of class folders, or a table.")],
-    out_folder: Annotated[Path | None, typer.Option("--out", help="Where metrics.json, predictions.csv and report.html go.")] = None,
+    out_folder: Annotated[str | None, typer.Option("--out", help="Where metrics.json, predictions.csv and report.html go.")] = None,
     settings: Annotated[list[str] | None, typer.Option("-s", "--set", metavar="KEY=VALUE", help="data.* and split.group keys.")] = None,
+    endpoint: Endpoint = None,
 ) -> None:
     """Judge a model on a labelled set that it has not seen."""
     from coverslip.judge import evaluate_bundle
+    from coverslip.record import RUN_ENDS
     from coverslip.report import write_report
     from coverslip.structures import headline
 
-    with progress_bar() as progress:
-        result = evaluate_bundle(bundle, data, out_folder, settings=settings or [], progress=progress)
-    for note in result.notes:
-        err.print(f"note: {note}", markup=False)
-    out.print(headline(result.metrics), markup=False)
-    out.print(f"report: {write_report(result.folder)}", markup=False)
+    with sent(out_folder, last=RUN_ENDS) as folder:
+        with progress_bar() as progress:
+            result = evaluate_bundle(bundle, data, folder, settings=settings or [], progress=progress)
+        for note in result.notes:
+            err.print(f"note: {note}", markup=False)
+        out.print(headline(result.metrics), markup=False)
+        out.print(f"report: {write_report(result.folder)}", markup=False)
 
 
 def report(run: Annotated[Path, typer.Argument(metavar="RUN|STUDY", help="The folder of a run or of a study.")]) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from coverslip.errors import ResourceError
 from coverslip.runtime import cache_folder, explained
 
-KINDS = ("pixels", "features")
+KINDS = ("pixels", "features", "bundles")
 STALE_SECONDS = 86_400
 _USED = "used"
 _UNFINISHED = ".building-"
@@ -38,7 +38,7 @@ def cached(kind: str, key: str, build: Callable[[Path], None], *, size: int, lim
     """The folder of an entry; built first when it is not there.
 
     Args:
-        kind: `pixels` or `features`.
+        kind: one of `KINDS`.
         key: hash of the content and of the settings.
         build: fills the folder that it is given.
         size: expected size of the entry, in bytes.

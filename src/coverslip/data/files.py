@@ -14,7 +14,8 @@ import pandas as pd
 
 from coverslip.data.bio import BIO_SUFFIXES
 from coverslip.data.images import IMAGE_SUFFIXES
-from coverslip.errors import InputError, MissingInputError, did_you_mean
+from coverslip.errors import CoverslipError, InputError, MissingInputError, did_you_mean
+from coverslip.storage import URL, Place, exists, listing, local_copy, place
 from coverslip.structures import natural_key
 
 TABLE_SUFFIXES = frozenset({".csv", ".tsv", ".parquet"})
@@ -22,18 +23,21 @@ _CLUTTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 _SHOWN = 5
 
 
-def existing_path(text: str | Path) -> Path:
-    """A local path that exists.
+def existing_path(text: str | Path) -> Place:
+    """A path or URL at which there is something.
 
     Raises:
-        InputError: no path at all, or a URL.
+        InputError: no path at all, or a URL of a kind that is not read.
         MissingInputError: nothing there; the near name in the same folder is offered.
+        UnreachableError: a store does not answer.
     """
     if not str(text):
         raise InputError("no data given: name a folder of class folders, or a CSV or Parquet table (data.path)")
-    if "://" in str(text):
-        raise InputError(f"{text} is a URL; this version reads local paths only: download it first")
-    path = Path(text).expanduser()
+    path = place(text)
+    if isinstance(path, URL):
+        if not exists(path):
+            raise MissingInputError(f"there is nothing at {text}; check bucket and name, and the endpoint of the store (--endpoint)")
+        return path
     if path.exists():
         return path
     parent = path.absolute().parent
@@ -48,9 +52,10 @@ def suffixes() -> str:
     return ", ".join(sorted(IMAGE_SUFFIXES | BIO_SUFFIXES))
 
 
-def files_below(folder: Path) -> tuple[list[str], list[str]]:
+def files_below(folder: Place) -> tuple[list[str], list[str]]:
     """Images, and everything else, below a folder: relative, `/` between folders, natural order."""
-    names = sorted(_walk(folder, "", frozenset()), key=lambda name: (natural_key(name), name))
+    found = _walk(folder, "", frozenset()) if isinstance(folder, Path) else filter(None, listing(folder))
+    names = sorted(found, key=lambda name: (natural_key(name), name))
     images = [name for name in names if not is_clutter(posixpath.basename(name)) and _is_image(name)]
     taken = set(images)
     return images, [name for name in names if name not in taken]
@@ -69,6 +74,23 @@ def _walk(folder: Path, prefix: str, above: frozenset[str]) -> Iterator[str]:
                 yield from _walk(Path(entry.path), f"{prefix}{entry.name}/", above | {real})
 
 
+def is_folder(where: Place) -> bool:
+    """Whether it is a folder; a URL is one unless it ends as a table or an image does."""
+    return where.is_dir() if isinstance(where, Path) else not (where.suffix.lower() in TABLE_SUFFIXES or _is_image(where.name))
+
+
+def folders_in(root: Place, inside: str, names: Sequence[str]) -> list[str]:
+    """The folders in a folder below `root`, without clutter; a store has those only that hold one of its `names`."""
+    if isinstance(root, Path):
+        found = [entry.name for entry in (root / inside).iterdir() if entry.is_dir()]
+    else:
+        start = f"{inside}/" if inside else ""
+        found = list(
+            dict.fromkeys(name[len(start) :].split("/")[0] for name in names if name.startswith(start) and "/" in name[len(start) :])
+        )
+    return [name for name in found if not is_clutter(name)]
+
+
 def _is_image(name: str) -> bool:
     return posixpath.splitext(name)[1].lower() in IMAGE_SUFFIXES | BIO_SUFFIXES
 
@@ -78,14 +100,17 @@ def is_clutter(name: str) -> bool:
     return name.startswith(".") or name.casefold() in _CLUTTER
 
 
-def read_columns(path: Path) -> dict[str, list[str]]:
+def read_columns(path: Place) -> dict[str, list[str]]:
     """The columns of a CSV (`,` `;` or tab between values) or Parquet table as text; what is missing is the empty string.
 
     Raises:
         InputError: the file is no table, holds no rows, or rows with more values than the head names.
     """
     try:
-        frame = pd.read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
+        with local_copy(path) as file:
+            frame = pd.read_parquet(file) if path.suffix.lower() == ".parquet" else _read_csv(file)
+    except CoverslipError:
+        raise
     except (ValueError, OSError, pd.errors.ParserWarning) as error:
         raise InputError(f"{path} cannot be read as a table: {_reason(error)}") from error
     if frame.empty:
@@ -135,7 +160,7 @@ def _as_text(column: pd.Series) -> list[str]:
     return ["" if gone else str(value).strip() for gone, value in zip(missing, column, strict=True)]
 
 
-def column_of(columns: Mapping[str, list[str]], name: str, path: Path, key: str) -> list[str]:
+def column_of(columns: Mapping[str, list[str]], name: str, path: Place, key: str) -> list[str]:
     """A column by name.
 
     Raises:

@@ -21,6 +21,9 @@ from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, WebPImagePlug
 
 from coverslip.data.decoding import BROKEN, Decoded, ImageReadError, PixelArray, Projection, check_size, pillow_pixels
 from coverslip.data.tiff import read_tiff
+from coverslip.errors import MissingInputError, UnreachableError
+from coverslip.storage import URL, read
+from coverslip.structures import File
 
 _Array = npt.NDArray[Any]
 
@@ -33,17 +36,25 @@ _PNG_MODES = {0: "L", 2: "RGB", 3: "P", 4: "LA", 6: "RGBA"}
 _ORIENTATION = 0x0112
 
 
-def read_bytes(path: Path, max_pixels: int = MAX_PIXELS) -> bytes:
+def read_bytes(file: File, max_pixels: int = MAX_PIXELS) -> bytes:
     """The bytes of a file that can hold an image of at most `max_pixels`.
 
     Raises:
         ImageReadError: the file cannot be opened, or is larger than such an image can be.
+        UnreachableError: a store does not answer.
     """
+    most = 64_000_000 + 8 * max_pixels
     try:
-        size, most = path.stat().st_size, 64_000_000 + 8 * max_pixels
+        if isinstance(file, URL):
+            return read(file, most=most)
+        size = file.stat().st_size if isinstance(file, Path) else 0
         if size > most:
             raise ImageReadError(f"too large: {size / 1e9:.1f} GB; {max_pixels:,} pixels (data.max_pixels) fit into {most / 1e9:.1f} GB")
-        return path.read_bytes()
+        return file.read_bytes()
+    except UnreachableError:
+        raise
+    except MissingInputError as error:
+        raise ImageReadError(f"cannot be opened: {error}") from error
     except OSError as error:
         raise ImageReadError(f"cannot be opened: {(error.strerror or str(error)).lower()}") from error
 

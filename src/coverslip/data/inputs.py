@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from coverslip.config import DataConfig
-from coverslip.data.files import TABLE_SUFFIXES, existing_path, files_below, read_columns, suffixes
+from coverslip.data.files import TABLE_SUFFIXES, existing_path, files_below, is_folder, read_columns, suffixes
 from coverslip.data.patterns import Pattern
 from coverslip.data.sources import file_pattern, table_files
 from coverslip.errors import InputError
+from coverslip.storage import is_url, place
+from coverslip.structures import File
 
 
-def list_samples(inputs: Sequence[str | Path], config: DataConfig) -> tuple[list[tuple[Path, ...]], list[str]]:
+def list_samples(inputs: Sequence[str | Path], config: DataConfig) -> tuple[list[tuple[File, ...]], list[str]]:
     """Expand files, folders (with all folders inside) and CSV or Parquet tables into samples to predict.
 
     Args:
@@ -32,20 +34,20 @@ def list_samples(inputs: Sequence[str | Path], config: DataConfig) -> tuple[list
     found = [pair for text in inputs for pair in _expanded(text, config, pattern)]
     if not found:
         raise InputError(f"no images in {', '.join(map(str, inputs))}; expected files that end in {suffixes()}")
-    unique = {files[0].absolute(): (files, name) for files, name in reversed(found)}
+    unique = {_identity(files[0]): (files, name) for files, name in reversed(found)}
     pairs = list(reversed(unique.values()))
     distinct = len({name for _, name in pairs}) == len(pairs)
     return [files for files, _ in pairs], [name if distinct else str(files[0]) for files, name in pairs]
 
 
-def _expanded(text: str | Path, config: DataConfig, pattern: Pattern | None) -> list[tuple[tuple[Path, ...], str]]:
+def _expanded(text: str | Path, config: DataConfig, pattern: Pattern | None) -> list[tuple[tuple[File, ...], str]]:
     by_channel = pattern if pattern is not None and pattern.of_channels else None
-    if by_channel is not None and not Path(text).exists():
+    if by_channel is not None and not (is_url(text) or Path(text).exists()):
         files = by_channel.files_at(Path(text).as_posix())
         if any(Path(file).is_file() for file in files):
             return [(tuple(map(Path, files)), str(text))]
     path = existing_path(text)
-    if path.is_dir():
+    if is_folder(path):
         images = files_below(path)[0]
         samples, others = by_channel.gather(images) if by_channel is not None else ([], images)
         named = [*samples, *((name, (name,)) for name in others)]
@@ -54,4 +56,8 @@ def _expanded(text: str | Path, config: DataConfig, pattern: Pattern | None) -> 
         names, own = table_files(read_columns(path), config, path)
         return [(tuple(path.parent / file for file in files), name) for name, files in zip(names, own, strict=True) if name]
     sample = by_channel.sample_of(path.as_posix()) if by_channel is not None else None
-    return [((path,), str(path)) if sample is None else (tuple(map(Path, sample[1])), str(Path(sample[0])))]
+    return [((path,), str(path)) if sample is None else (tuple(map(place, sample[1])), str(place(sample[0])))]
+
+
+def _identity(file: File) -> object:
+    return file.absolute() if isinstance(file, Path) else file

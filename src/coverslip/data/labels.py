@@ -12,7 +12,8 @@ import numpy as np
 
 from coverslip.config import DataConfig
 from coverslip.errors import ConfigError, InputError, did_you_mean
-from coverslip.structures import IntArray, Task, natural_order
+from coverslip.storage import URL, Place, place
+from coverslip.structures import IntArray, Root, Task, natural_order
 
 LabelSet = tuple[str, ...]
 """The labels of one image."""
@@ -47,7 +48,7 @@ class Labels:
 
 
 def single_labels(
-    labels: list[str], config: DataConfig, known_classes: Sequence[str] | None = None, *, folder: Path | None = None
+    labels: list[str], config: DataConfig, known_classes: Sequence[str] | None = None, *, folder: Root | None = None
 ) -> Labels:
     """Classes and class indices.
 
@@ -84,7 +85,7 @@ def _refuse_keys_for_several(config: DataConfig) -> None:
         raise ConfigError(f"{', '.join(given)}: for several labels an image; say data.separator, or name columns of 0 and 1 in data.labels")
 
 
-def _class_order(labels: list[str], config: DataConfig, folder: Path | None) -> tuple[str, ...]:
+def _class_order(labels: list[str], config: DataConfig, folder: Root | None) -> tuple[str, ...]:
     known = set(labels)
     if len(known) < 2:
         raise InputError(f"there is only one class, {labels[0]!r} ({len(labels)} images); a classifier needs at least two")
@@ -112,7 +113,7 @@ def _class_order(labels: list[str], config: DataConfig, folder: Path | None) -> 
 
 
 def several_labels(
-    sets: list[LabelSet], config: DataConfig, known_classes: Sequence[str] | None = None, *, folder: Path | None = None
+    sets: list[LabelSet], config: DataConfig, known_classes: Sequence[str] | None = None, *, folder: Root | None = None
 ) -> Labels:
     """Classes and 0/1 targets. In this order: names for numbers, merging, the classes to keep, rare classes dropped.
 
@@ -251,7 +252,7 @@ def separator_note(texts: Sequence[str], separator: str | None) -> tuple[str, ..
     return ()
 
 
-def class_names(config: DataConfig, folder: Path | None = None) -> list[str]:
+def class_names(config: DataConfig, folder: Root | None = None) -> list[str]:
     """The stated class names; a text file is looked for as it is named, then beside the table.
 
     Raises:
@@ -260,8 +261,8 @@ def class_names(config: DataConfig, folder: Path | None = None) -> list[str]:
     if config.classes is None or isinstance(config.classes, list):
         names = list(config.classes or ())
     else:
-        places = [Path(config.classes).expanduser(), *([folder / config.classes] if folder else [])]
-        file = next((place for place in places if place.is_file()), None)
+        places = [place(config.classes), *([folder / config.classes] if isinstance(folder, (Path, URL)) else [])]
+        file = next((one for one in places if one.is_file()), None)
         if file is None:
             raise InputError(f"data.classes = {config.classes!r}: there is no such file; expected a list of names, or a text file of them")
         names = _lines_of(file)
@@ -271,7 +272,7 @@ def class_names(config: DataConfig, folder: Path | None = None) -> list[str]:
     return names
 
 
-def _lines_of(file: Path) -> list[str]:
+def _lines_of(file: Place) -> list[str]:
     """The lines of a file of class names; a table would make a class of its head, and shift the numbers of all others."""
     try:
         text = file.read_text(encoding="utf-8-sig")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,8 @@ from coverslip.data.decoding import Decoded, ImageReadError, PixelArray, Project
 from coverslip.data.images import MAX_PIXELS, SMALLEST_SIDE, decode_image, has_colour, over_background, read_bytes
 from coverslip.errors import ConfigError, did_you_mean
 from coverslip.runtime import hash_file
-from coverslip.structures import Channel
+from coverslip.storage import local_copy
+from coverslip.structures import Channel, File
 
 TRACE = 0.02
 """Share of the brightest plane of RGB that the others together may hold in a file of one colour: what JPEG leaves of it."""
@@ -67,7 +67,7 @@ class Reading:
         """As the config says."""
         return Reading(config.background, config.max_pixels, stated_channels(config), config.projection)
 
-    def read(self, files: Sequence[Path]) -> tuple[PixelArray, Facts]:
+    def read(self, files: Sequence[File]) -> tuple[PixelArray, Facts]:
         """Read one sample.
 
         Args:
@@ -86,7 +86,7 @@ class Reading:
         planes = [plane for _, plane, _ in read]
         return np.concatenate(_alike(planes, self.channels), axis=2), _facts([one for one, _, _ in read], [digest for _, _, digest in read])
 
-    def names_of(self, samples: Iterable[Sequence[Path]]) -> tuple[str, ...]:
+    def names_of(self, samples: Iterable[Sequence[File]]) -> tuple[str, ...]:
         """The channels of the first sample that can be read, when it holds other than grey or RGB and none were chosen.
 
         Channels without names, or with one that another has too, are called by their numbers from 0.
@@ -124,10 +124,11 @@ class Reading:
             raise ImageReadError("some pixels are NaN or infinite; replace them, for example by 0")
         return image if self.channels else over_background(image, self.background)
 
-    def _decoded(self, file: Path) -> tuple[Decoded, str]:
+    def _decoded(self, file: File) -> tuple[Decoded, str]:
         """One file, upright, and the SHA-256 of its bytes."""
         if file.suffix.lower() in BIO_SUFFIXES:
-            return read_bio(file, self.max_pixels, self.projection), hash_file(file)
+            with local_copy(file) as path:
+                return read_bio(path, self.max_pixels, self.projection), hash_file(path)
         data = read_bytes(file, self.max_pixels)
         decoded = decode_image(data, max_pixels=self.max_pixels, projection=self.projection)
         return decoded, hashlib.sha256(data).hexdigest()
@@ -147,7 +148,7 @@ class Reading:
         places = _places(names, self.channels, decoded)
         return pixels if places == list(range(pixels.shape[2])) else np.ascontiguousarray(pixels[..., places])
 
-    def _plane(self, file: Path, channel: str) -> tuple[Decoded, PixelArray, str]:
+    def _plane(self, file: File, channel: str) -> tuple[Decoded, PixelArray, str]:
         """The file of one channel as (h, w, 1)."""
         try:
             decoded, digest = self._decoded(file)

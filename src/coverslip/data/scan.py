@@ -6,6 +6,7 @@ difference hash (each bit: is this cell of an 8 x 9 grid brighter than its left 
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,9 +22,10 @@ from PIL import Image
 from coverslip.data.decoding import ImageReadError, PixelArray
 from coverslip.data.images import has_colour, to_grey
 from coverslip.data.reading import Facts, Reading, joint_hash
-from coverslip.errors import BadImagesError, InputError
-from coverslip.runtime import Progress, cpu_count, hash_file, no_progress, writing
-from coverslip.structures import IntArray, Table, class_counts
+from coverslip.errors import BadImagesError, InputError, UnreachableError
+from coverslip.runtime import Progress, cpu_count, hash_file, hash_text, no_progress, writing
+from coverslip.storage import URL, stats
+from coverslip.structures import File, IntArray, Table, class_counts
 
 THUMBNAIL_SIDE = 32
 FLAT = 1 / 4096
@@ -123,13 +125,33 @@ def scan_images(
 def hash_files(table: Table, workers: int | None = None) -> list[str]:
     """The SHA-256 of each sample as in its `Facts`; the empty string where a file cannot be read."""
 
-    def hash_or_nothing(files: tuple[Path, ...]) -> str:
+    def hash_or_nothing(files: tuple[File, ...]) -> str:
         try:
-            return joint_hash([hash_file(file) for file in files])
+            return joint_hash([_digest(file) for file in files])
+        except UnreachableError:
+            raise
         except OSError:
             return ""
 
     return list(in_order(hash_or_nothing, table.samples, workers))
+
+
+def _digest(file: File) -> str:
+    return hash_file(file) if isinstance(file, Path) else hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def content_keys(table: Table) -> list[str]:
+    """A text for each sample that changes with its content: as `hash_files`, but of objects in a store what the store says of them."""
+    urls = [file for files in table.samples for file in files if isinstance(file, URL)]
+    if not urls:
+        return hash_files(table)
+    found = stats(urls)
+
+    def said(file: File) -> str:
+        known = found.get(file) if isinstance(file, URL) else None
+        return "" if known is None else f"{file} {known.size} {known.version}"
+
+    return [hash_text(*map(said, files)) for files in table.samples]
 
 
 def in_order(function: Callable[[_Item], _Result], items: Sequence[_Item], workers: int | None = None) -> Iterator[_Result]:
@@ -174,7 +196,7 @@ class _Row:
 _NO_THUMBNAIL = np.zeros((THUMBNAIL_SIDE, THUMBNAIL_SIDE), dtype=np.uint8)
 
 
-def _scan_sample(files: tuple[Path, ...], reading: Reading, on_image: Callable[[PixelArray], None] | None) -> _Row:
+def _scan_sample(files: tuple[File, ...], reading: Reading, on_image: Callable[[PixelArray], None] | None) -> _Row:
     try:
         pixels, facts = reading.read(files)
         if on_image is not None:

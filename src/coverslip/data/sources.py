@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from coverslip.config import DataConfig, SplitConfig
-from coverslip.data.files import TABLE_SUFFIXES, column_of, existing_path, files_below, is_clutter, read_columns, some, suffixes
+from coverslip.data.files import TABLE_SUFFIXES, column_of, existing_path, files_below, folders_in, is_folder, read_columns, some, suffixes
 from coverslip.data.labels import LabelSet, separator_note, several_labels, single_labels
 from coverslip.data.patterns import Pattern, is_pattern, missing_files
 from coverslip.data.reading import stated_channels
 from coverslip.errors import ConfigError, InputError, MissingInputError, did_you_mean
+from coverslip.storage import Place, stats
 from coverslip.structures import StrArray, Table, natural_key, natural_order
 
 PART_NAMES = {
@@ -42,7 +43,7 @@ class _Rows:
     where `images` does not name its only one.
     """
 
-    root: Path
+    root: Place
     images: list[str]
     labels: list[str]
     files: list[tuple[str, ...]] | None = None
@@ -70,8 +71,9 @@ def load_table(config: DataConfig, split: SplitConfig, *, known_classes: Sequenc
         ConfigError: `data.merge` or `split.group` contradicts itself.
     """
     path = existing_path(config.path or "")
-    rows = _read_folder(path, config) if path.is_dir() else _read_table(path, config, split)
-    if path.is_dir() and split.preset is not None:
+    folder = is_folder(path)
+    rows = _read_folder(path, config) if folder else _read_table(path, config, split)
+    if folder and split.preset is not None:
         raise InputError(f"split.preset = {split.preset!r} names a column, but {path} is a folder; name folders train, validation and test")
     if rows.sets is None:
         labels = single_labels(rows.labels, config, known_classes, folder=rows.root)
@@ -101,7 +103,7 @@ def file_pattern(config: DataConfig) -> Pattern | None:
     return Pattern(config.image, stated_channels(config)) if is_pattern(config.image) else None
 
 
-def table_files(columns: Mapping[str, list[str]], config: DataConfig, path: Path) -> tuple[list[str], list[tuple[str, ...]]]:
+def table_files(columns: Mapping[str, list[str]], config: DataConfig, path: Place) -> tuple[list[str], list[tuple[str, ...]]]:
     """The name and the files of each row of a table."""
     pattern = file_pattern(config)
     if pattern is not None:
@@ -110,12 +112,12 @@ def table_files(columns: Mapping[str, list[str]], config: DataConfig, path: Path
     return names, [(name,) for name in names]
 
 
-def _read_folder(root: Path, config: DataConfig) -> _Rows:
+def _read_folder(root: Place, config: DataConfig) -> _Rows:
     images, ignored = files_below(root)
-    if not images and not any(root.iterdir()):
+    if not images and not ignored and not (isinstance(root, Path) and any(root.iterdir())):
         raise InputError(f"{root} is empty; expected a folder of class folders")
-    folders = [entry.name for entry in root.iterdir() if entry.is_dir() and not is_clutter(entry.name)]
-    parts = {name: PART_NAMES[name.casefold()] for name in folders if _is_part(root / name)}
+    folders = folders_in(root, "", images)
+    parts = {name: PART_NAMES[name.casefold()] for name in folders if _is_part(root, name, images)}
     depth = 1 if "train" in parts.values() else 0
     if depth and len(parts) < len(folders):
         others = sorted(set(folders) - set(parts))
@@ -146,7 +148,7 @@ def _read_folder(root: Path, config: DataConfig) -> _Rows:
     )
 
 
-def _gathered(root: Path, images: list[str], config: DataConfig) -> tuple[list[str], list[tuple[str, ...]] | None, list[str]]:
+def _gathered(root: Place, images: list[str], config: DataConfig) -> tuple[list[str], list[tuple[str, ...]] | None, list[str]]:
     """Samples of one file a channel where the config says so: their names, their files, and the images of another form.
 
     Raises:
@@ -166,8 +168,8 @@ def _gathered(root: Path, images: list[str], config: DataConfig) -> tuple[list[s
     return names, files, strangers
 
 
-def _refuse_missing(root: Path, names: list[str], files: list[tuple[str, ...]], config: DataConfig) -> None:
-    exists = {file: (root / file).is_file() for own in files for file in own}
+def _refuse_missing(root: Place, names: list[str], files: list[tuple[str, ...]], config: DataConfig) -> None:
+    exists = _exist(root, list(dict.fromkeys(file for own in files for file in own)))
     if not any(exists.values()):
         shown = some(list(dict.fromkeys(files[0])))
         named = "data.image" if file_pattern(config) is None else f"data.image = {config.image!r}"
@@ -185,11 +187,18 @@ def _refuse_missing(root: Path, names: list[str], files: list[tuple[str, ...]], 
         )
 
 
-def _offer_channels(root: Path, lost: tuple[str, ...], config: DataConfig) -> str:
+def _exist(root: Place, files: list[str]) -> dict[str, bool]:
+    if isinstance(root, Path):
+        return {file: (root / file).is_file() for file in files}
+    found = stats([root / file for file in files])
+    return {file: found[root / file] is not None for file in files}
+
+
+def _offer_channels(root: Place, lost: tuple[str, ...], config: DataConfig) -> str:
     """A sentence on the channels that a sample has, for files of channels that no sample has; empty where there is nothing to say."""
     pattern = file_pattern(config)
     like = pattern.any_channel(lost[0]) if pattern is not None and pattern.of_channels and lost else None
-    if like is None:
+    if like is None or not isinstance(root, Path):
         return ""
     matches = [re.fullmatch(like[1], path.relative_to(root).as_posix()) for path in root.glob(like[0])]
     found = natural_order({match["c"] for match in matches if match})
@@ -200,20 +209,20 @@ def _offer_channels(root: Path, lost: tuple[str, ...], config: DataConfig) -> st
     return f". No image has the channel {wrong!r}.{did_you_mean(wrong, found)} The first has {', '.join(found)} (data.channels)"
 
 
-def _is_part(folder: Path) -> bool:
+def _is_part(root: Place, name: str, images: list[str]) -> bool:
     """Whether a folder is train, validation or test by its name and holds class folders."""
-    return folder.name.casefold() in PART_NAMES and any(entry.is_dir() and not is_clutter(entry.name) for entry in folder.iterdir())
+    return name.casefold() in PART_NAMES and bool(folders_in(root, name, images))
 
 
-def _refuse_empty_folders(root: Path, parents: list[str], filled: set[str]) -> None:
-    entries = [entry for parent in parents for entry in (root / parent).iterdir() if entry.is_dir() and not is_clutter(entry.name)]
-    empty = [name for name in (entry.relative_to(root).as_posix() for entry in entries) if name not in filled]
+def _refuse_empty_folders(root: Place, parents: list[str], filled: set[str]) -> None:
+    folders = [posixpath.join(parent, name) for parent in parents for name in folders_in(root, parent, sorted(filled))]
+    empty = [name for name in folders if name not in filled]
     if empty:
         names = ", ".join(natural_order(empty))
         raise InputError(f"no images in the class folder {names} of {root}; expected files that end in {suffixes()}, or remove the folder")
 
 
-def _read_table(path: Path, config: DataConfig, split: SplitConfig) -> _Rows:
+def _read_table(path: Place, config: DataConfig, split: SplitConfig) -> _Rows:
     if path.suffix.lower() not in TABLE_SUFFIXES:
         raise InputError(f"{path} is neither a folder nor a table; expected a folder of class folders, or a .csv, .tsv or .parquet file")
     columns = read_columns(path)
@@ -231,13 +240,13 @@ def _read_table(path: Path, config: DataConfig, split: SplitConfig) -> _Rows:
     return _Rows(path.parent, images, labels, named, sets, preset, columns, notes=notes)
 
 
-def _refuse_empty(path: Path, key: str, values: list[str]) -> None:
+def _refuse_empty(path: Place, key: str, values: list[str]) -> None:
     empty = [str(i + 2) for i, value in enumerate(values) if not value]
     if empty:
         raise InputError(f"{len(empty)} rows of {path} have no value in the column of {key}: lines {some(empty)} (the head is line 1)")
 
 
-def _label_sets(columns: Mapping[str, list[str]], config: DataConfig, path: Path) -> list[LabelSet] | None:
+def _label_sets(columns: Mapping[str, list[str]], config: DataConfig, path: Place) -> list[LabelSet] | None:
     """The labels of each row where it may carry several, else None."""
     if isinstance(config.labels, str):
         if config.separator is None:
@@ -255,7 +264,7 @@ def _label_sets(columns: Mapping[str, list[str]], config: DataConfig, path: Path
     return [tuple(name for name in marks if marks[name][row] in YES) for row in range(len(next(iter(marks.values()))))]
 
 
-def _parts(values: list[str], path: Path, column: str) -> list[str]:
+def _parts(values: list[str], path: Place, column: str) -> list[str]:
     unknown = sorted({value for value in values if value.casefold() not in PART_NAMES})
     if unknown:
         raise InputError(
@@ -264,7 +273,7 @@ def _parts(values: list[str], path: Path, column: str) -> list[str]:
     return [PART_NAMES[value.casefold()] for value in values]
 
 
-def _refuse_duplicates(path: Path, images: list[str], labels: list[str], sets: list[LabelSet] | None) -> None:
+def _refuse_duplicates(path: Place, images: list[str], labels: list[str], sets: list[LabelSet] | None) -> None:
     found: dict[str, set[str]] = {}
     said = labels if sets is None else ["|".join(natural_order(own)) for own in sets]
     counts = Counter(posixpath.normpath(image) for image in images)
@@ -280,7 +289,7 @@ def _refuse_duplicates(path: Path, images: list[str], labels: list[str], sets: l
         raise InputError(f"{len(found)} images are listed more than once in {path}: {some(found)}; remove the repeated rows")
 
 
-def _groups(rows: _Rows, group: str | None, path: Path) -> StrArray | None:
+def _groups(rows: _Rows, group: str | None, path: Place) -> StrArray | None:
     if group is None:
         return None
     if not group.startswith("regex:"):

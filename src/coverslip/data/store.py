@@ -18,9 +18,9 @@ from coverslip.data.cache import cached
 from coverslip.data.decoding import ImageReadError, PixelArray
 from coverslip.data.pixels import WHOLE, Geometry
 from coverslip.data.reading import Reading
-from coverslip.data.scan import Scan, hash_files, in_order, scan_images
+from coverslip.data.scan import Scan, content_keys, in_order, scan_images
 from coverslip.runtime import Progress, hash_text, no_progress
-from coverslip.structures import Channel, IntArray, Table
+from coverslip.structures import Channel, File, IntArray, Table
 
 FORMAT = "3"
 PEEK = 96
@@ -68,7 +68,7 @@ class FilePixels(Pixels):
         geometry: how an image becomes stored pixels.
     """
 
-    samples: Sequence[tuple[Path, ...]]
+    samples: Sequence[tuple[File, ...]]
     reading: Reading
     geometry: Geometry
 
@@ -97,7 +97,7 @@ def load_pixels(table: Table, reading: Reading, geometry: Geometry, limit: int, 
         limit: largest size of the cache, in bytes.
         progress: told about each image.
     """
-    hashes = hash_files(table)
+    hashes = content_keys(table)
     key = hash_text(FORMAT, str(geometry), str(reading), *hashes)
     shape = (len(table), *geometry.shape)
 

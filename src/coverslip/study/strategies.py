@@ -14,7 +14,7 @@ from coverslip.data.decoding import PixelArray
 from coverslip.data.pixels import Geometry, Normalisation
 from coverslip.data.reading import Reading
 from coverslip.data.store import FilePixels, Pixels
-from coverslip.structures import IntArray
+from coverslip.structures import File, IntArray
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Material:
     """
 
     config: RunConfig
-    samples: tuple[tuple[Path, ...], ...]
+    samples: tuple[tuple[File, ...], ...]
     targets: IntArray
     classes: int
     reading: Reading

@@ -179,8 +179,8 @@ def test_wrong_paths(tmp_path):
         load(tmp_path / "gel")
     with pytest.raises(MissingInputError, match="Did you mean 'gels'"):
         load(tmp_path / "gelz" / "a" / "b")
-    with pytest.raises(InputError, match="is a URL"):
-        load("s3://bucket/gels")
+    with pytest.raises(InputError, match="ftp:// is not read"):
+        load("ftp://host/gels")
     with pytest.raises(InputError, match="no data given"):
         load_table(DataConfig(), SplitConfig())
     with pytest.raises(InputError, match="neither a folder nor a table"):

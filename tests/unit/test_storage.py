@@ -1,0 +1,242 @@
+"""Any path or URL: reading, writing, listing, faults and what is said of them, against real servers on loopback."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import os
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack
+from email.utils import formatdate
+from pathlib import Path
+
+import pytest
+
+from coverslip.errors import ConfigError, InputError, MissingInputError, ResourceError, UnreachableError
+from coverslip.storage import (
+    CHUNK,
+    ENDPOINT,
+    PATIENCE,
+    TIMEOUT,
+    URL,
+    download,
+    exists,
+    listing,
+    output,
+    place,
+    read,
+    stat,
+    stats,
+    upload,
+    upload_folder,
+)
+from object_server import Fault, object_server
+from servers import azurite_server, gcs_server, moto_server, silent_server
+
+
+@pytest.fixture(autouse=True)
+def keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("COVERSLIP_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module", params=["s3", "az", "gs"])
+def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """A URL of an empty folder in each kind of store, and the endpoint of its server.
+
+    Google's emulator does not take what obstore sends to write; our own server does, for the protocol is close to that of S3.
+    """
+    with ExitStack() as stack:
+        if request.param == "s3":
+            yield "s3://bucket/folder", stack.enter_context(moto_server())
+        elif request.param == "gs":
+            yield "gs://bucket/folder", stack.enter_context(object_server(tmp_path_factory.mktemp("gs")))[0]
+        else:
+            endpoint = stack.enter_context(azurite_server())
+            patch = stack.enter_context(pytest.MonkeyPatch.context())
+            patch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "devstoreaccount1")
+            # the published key of the emulator, which every installation has
+            key = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+            patch.setenv("AZURE_STORAGE_ACCOUNT_KEY", key)
+            make_container(endpoint, key)
+            yield "az://bucket/folder", endpoint
+
+
+def make_container(endpoint: str, key: str) -> None:
+    """Azurite begins empty; a container is made by a request signed with the account's key."""
+    now = formatdate(usegmt=True)
+    said = f"x-ms-date:{now}\nx-ms-version:2021-08-06\n/devstoreaccount1/devstoreaccount1/bucket\nrestype:container"
+    signature = base64.b64encode(hmac.digest(base64.b64decode(key), f"PUT{chr(10) * 12}{said}".encode(), "sha256")).decode()
+    headers = {"x-ms-date": now, "x-ms-version": "2021-08-06", "Authorization": f"SharedKey devstoreaccount1:{signature}"}
+    request = urllib.request.Request(f"{endpoint}/bucket?restype=container", method="PUT", headers=headers)
+    urllib.request.urlopen(request, timeout=10).close()
+
+
+def test_what_is_written_is_read_back_listed_and_looked_at(store: tuple[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    where, endpoint = store
+    monkeypatch.setenv(ENDPOINT, endpoint)
+    folder = place(where)
+    assert isinstance(folder, URL)
+    large = os.urandom(CHUNK + 12345)
+    (tmp_path / "out" / "below").mkdir(parents=True)
+    (tmp_path / "out" / "large.bin").write_bytes(large)
+    (tmp_path / "out" / "below" / "ein name.txt").write_bytes(b"hello")
+    assert not exists(folder)
+    assert upload_folder(tmp_path / "out", folder, last=["large.bin"]) == ["below/ein name.txt", "large.bin"]
+    assert read(folder / "large.bin") == large
+    assert read(folder / "large.bin", 100, 50) == large[100:150]
+    assert download(folder / "large.bin", tmp_path / "copy") == len(large)
+    assert (tmp_path / "copy").read_bytes() == large
+    found = listing(folder)
+    assert {name: known.size for name, known in found.items()} == {"below/ein name.txt": 5, "large.bin": len(large)}
+    assert stat(folder / "large.bin") == found["large.bin"]
+    assert stat(folder / "nothing") is None
+    assert exists(folder)
+    (tmp_path / "out" / "large.bin").write_bytes(b"other")
+    upload(tmp_path / "out" / "large.bin", folder / "large.bin")
+    assert stat(folder / "large.bin") != found["large.bin"]
+    with pytest.raises(MissingInputError, match=r"there is nothing at .*folder/nothing"):
+        read(folder / "nothing")
+
+
+def test_googles_emulator_is_read_listed_and_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    with gcs_server() as address:
+        monkeypatch.setenv(ENDPOINT, address)
+        target = f"{address}/upload/storage/v1/b/bucket/o?uploadType=media&name=folder/x.txt"
+        urllib.request.urlopen(urllib.request.Request(target, data=b"hello", headers={"Content-Type": "text/plain"}), timeout=10).close()
+        folder = URL("gs://bucket/folder")
+        assert read(folder / "x.txt") == b"hello"
+        assert read(folder / "x.txt", 1, 3) == b"ell"
+        assert {name: known.size for name, known in listing(folder).items()} == {"x.txt": 5}
+        assert stat(folder / "x.txt") == listing(folder)["x.txt"]
+        assert stat(folder / "y.txt") is None
+
+
+def test_many_files_of_a_folder_are_asked_for_in_one_listing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "bucket" / "images"
+    folder.mkdir(parents=True)
+    for number in range(1500):
+        (folder / f"{number}.png").write_bytes(bytes(number % 7))
+    with object_server(tmp_path) as (address, server):
+        monkeypatch.setenv(ENDPOINT, address)
+        urls = [URL(f"s3://bucket/images/{number}.png") for number in range(1490, 1510)]
+        found = stats(urls)
+        assert [known is not None for known in found.values()] == [True] * 10 + [False] * 10
+        assert len(server.requests) == 2  # pages of 1,000
+
+
+@pytest.mark.parametrize("fault", ["close", "cut", "500", "503", "slow", "hang"])
+def test_what_goes_wrong_for_a_moment_is_tried_again(fault: Fault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bucket").mkdir()
+    (tmp_path / "bucket" / "a.bin").write_bytes(data := os.urandom(5000))
+    monkeypatch.setenv(TIMEOUT, "0.5")
+    with object_server(tmp_path, lambda method, path, before: fault if before < 2 else "") as (address, server):
+        monkeypatch.setenv(ENDPOINT, address)
+        assert read(URL("s3://bucket/a.bin")) == data
+        assert read(URL(f"{address}/bucket/a.bin")) == data
+        assert len(server.requests) >= 3
+
+
+@pytest.mark.parametrize("fault", ["close", "cut", "500", "503", "slow", "hang"])
+def test_what_stays_wrong_is_an_error_with_the_url_in_bounded_time(fault: Fault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bucket").mkdir()
+    (tmp_path / "bucket" / "a.bin").write_bytes(os.urandom(5000))
+    monkeypatch.setenv(TIMEOUT, "0.3")
+    monkeypatch.setenv(PATIENCE, "1")
+    with object_server(tmp_path, lambda method, path, before: fault) as (address, _):
+        monkeypatch.setenv(ENDPOINT, address)
+        began = time.monotonic()
+        with pytest.raises(UnreachableError, match=r"s3://bucket/a\.bin cannot be read: .*tried for up to 1 s"):
+            read(URL("s3://bucket/a.bin"))
+        assert time.monotonic() - began < 8
+        with pytest.raises(UnreachableError, match=r"s3://bucket/b\.bin cannot be written"):
+            upload(tmp_path / "bucket" / "a.bin", URL("s3://bucket/b.bin")) if fault not in ("cut", "slow") else _refuse()
+
+
+def _refuse() -> None:
+    """Faults of bodies that an upload, whose answer is empty, does not meet."""
+    raise UnreachableError("s3://bucket/b.bin cannot be written")
+
+
+def test_a_server_that_never_answers_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TIMEOUT, "0.3")
+    monkeypatch.setenv(PATIENCE, "0.5")
+    with silent_server() as port, pytest.raises(UnreachableError, match=f"http://127.0.0.1:{port}/x.csv"):
+        stat(URL(f"http://127.0.0.1:{port}/x.csv"))
+
+
+def test_refused_access_says_so_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with object_server(tmp_path, lambda method, path, before: "403") as (address, server):
+        monkeypatch.setenv(ENDPOINT, address)
+        with pytest.raises(InputError, match=r"s3://bucket/a.*access was refused.*credentials"):
+            read(URL("s3://bucket/a"))
+        assert len(server.requests) == 1
+
+
+def test_keys_of_a_profile_are_found_where_the_environment_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bucket").mkdir()
+    (tmp_path / "bucket" / "a").write_bytes(b"a")
+    with object_server(tmp_path) as (address, _):
+        config, secrets = tmp_path / "config", tmp_path / "secrets"
+        config.write_text(f"[profile lab]\nregion = eu-west-1\nendpoint_url = {address}\n")
+        secrets.write_text("[lab]\naws_access_key_id = one\naws_secret_access_key = two\n")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", ENDPOINT):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+        monkeypatch.setenv("AWS_PROFILE", "lab")
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(secrets))
+        assert read(URL("s3://bucket/a")) == b"a"
+
+
+def test_paths_and_urls_are_told_apart(tmp_path: Path) -> None:
+    assert place(tmp_path.as_uri()) == tmp_path
+    assert place("s3://bucket/a/") == URL("s3://bucket/a")
+    assert str(URL("s3://bucket/a/b.csv").parent / "../c/d.png") == "s3://bucket/c/d.png"
+    assert URL("s3://bucket/a") / "s3://other/x.png" == URL("s3://other/x.png")
+    with pytest.raises(InputError, match=r"gcs:// is not read\. Did you mean 'gs'\?"):
+        place("gcs://bucket/x")
+    with pytest.raises(InputError, match="names no bucket"):
+        place("s3:///x")
+
+
+def test_a_time_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TIMEOUT, "soon")
+    with pytest.raises(ConfigError, match="COVERSLIP_STORAGE_TIMEOUT=soon: expected a number of seconds"):
+        read(URL("http://127.0.0.1:1/x"))
+
+
+def test_output_for_a_url_is_sent_whole_and_goes_on_after_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TIMEOUT, "0.3")
+    monkeypatch.setenv(PATIENCE, "0.5")
+    broken = [True]
+    (tmp_path / "store").mkdir()
+
+    def plan(method: str, path: str, before: int) -> Fault:
+        return "500" if method == "PUT" and path.endswith("end.json") and broken[0] else ""
+
+    with object_server(tmp_path / "store", plan) as (address, server):
+        monkeypatch.setenv(ENDPOINT, address)
+
+        def make() -> None:
+            with output("s3://bucket/run", last=["end.json"]) as folder:
+                folder.mkdir()
+                (folder / "end.json").write_text("{}")
+                (folder / "z.txt").write_text("z")
+
+        with pytest.raises(UnreachableError, match="What was made lies in"):
+            make()
+        assert sorted(path.name for path in (tmp_path / "store/bucket/run").iterdir()) == ["z.txt"]
+        broken[0] = False
+        with output("s3://bucket/run", resume=True, last=["end.json"]) as folder:
+            assert (folder / "end.json").exists()
+        assert [path for method, path in server.requests if method == "PUT"][-1] == "bucket/run/end.json"
+        with output("s3://bucket/run", resume=True) as folder:
+            assert sorted(path.name for path in folder.iterdir()) == ["end.json", "z.txt"]  # from the store: the local copy is gone
+        with pytest.raises(ResourceError, match="there is something at s3://bucket/run already"), output("s3://bucket/run"):
+            pass
+    with pytest.raises(InputError, match="web servers are read, not written"), output("https://host/run"):
+        pass
