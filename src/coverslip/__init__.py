@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from coverslip.estimator import ImageClassifier as ImageClassifier
     from coverslip.experiment import run as run
+    from coverslip.export import export_bundle as export
     from coverslip.judge import evaluate_bundle as evaluate
     from coverslip.predict import Model as Model
     from coverslip.predict import load as load
@@ -30,12 +31,13 @@ _PLACES = {
     "audit": ("coverslip.start", "audit_data"),
     "compare": ("coverslip.start", "compare"),
     "evaluate": ("coverslip.judge", "evaluate_bundle"),
+    "export": ("coverslip.export", "export_bundle"),
     "load": ("coverslip.predict", "load"),
     "run": ("coverslip.experiment", "run"),
     "train": ("coverslip.start", "train"),
 }
 
-__all__ = ["ImageClassifier", "Model", "__version__", "audit", "compare", "evaluate", "load", "run", "train"]
+__all__ = ["ImageClassifier", "Model", "__version__", "audit", "compare", "evaluate", "export", "load", "run", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -196,7 +196,8 @@ class Model:
         """The keys of `[data]` by which the bundle reads tables, as a layer of a config."""
         return {"data": self.bundle.provenance.get("data", {})}
 
-    def _data_config(self) -> DataConfig:
+    def data_config(self) -> DataConfig:
+        """How the bundle reads tables and names the files of a sample."""
         return load_config(self._own_keys()).data
 
     def _expand(self, inputs: ImageInput | Sequence[ImageInput]) -> tuple[list[Sample], list[str]]:
@@ -209,7 +210,7 @@ class Model:
                 found.append(item)
                 names.append(str(number))
                 continue
-            files, labels = list_samples([item], self._data_config())
+            files, labels = list_samples([item], self.data_config())
             found += files
             names += labels
         if not found:

@@ -1,0 +1,47 @@
+"""`export`: a model for other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from coverslip.cli.console import err, out, progress_bar
+from coverslip.cli.options import Settings
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this group."""
+    app.command()(export)
+
+
+def export(
+    bundle: Annotated[Path, typer.Argument(help="A run folder, or the bundle inside it.")],
+    form: Annotated[Literal["onnx", "openvino", "bioimageio"], typer.Option("--format", help="Of which program.")],
+    out_file: Annotated[Path, typer.Option("--out", help="FILE.onnx, FILE.xml (and .bin), or FILE.zip.")],
+    check: Annotated[
+        list[str] | None, typer.Option("--check", help="More images (files, folders, tables) on which it must give torch's scores.")
+    ] = None,
+    data: Annotated[str | None, typer.Option("--data", help="A labelled set that the model has not seen: compared on it, too.")] = None,
+    quantise: Annotated[bool, typer.Option("--quantise", help="Write it in 8 bits, too, and measure on --data what that costs.")] = False,
+    depth: Annotated[int | None, typer.Option("--depth", help="Bits of the pixels that go in, 8 or 16; the model's own otherwise.")] = None,
+    settings: Settings = None,
+) -> None:
+    """Write a model for other programs, its preprocessing inside, once it gives torch's scores there."""
+    from coverslip.export import export_bundle
+
+    with progress_bar() as progress:
+        made = export_bundle(
+            bundle, form, out_file, check=check or [], data=data, settings=settings or [], quantise=quantise, depth=depth, progress=progress
+        )
+    for note in made.notes:
+        err.print(f"note: {note}", markup=False)
+    parity = made.parity
+    out.print(
+        f"{made.path}: scores differ from torch by at most {parity.largest_difference:.1e} on {parity.images} images "
+        f"({parity.tolerance:.0e} allowed)",
+        markup=False,
+    )
+    if made.small is not None:
+        out.print(f"{made.small[0]}: {made.small[1].sentence}", markup=False)

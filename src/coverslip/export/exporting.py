@@ -1,0 +1,203 @@
+"""The story of an export: make the graph, prove it, write it, remember what was proven."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from coverslip.config import parse_overrides
+from coverslip.data.decoding import PixelArray
+from coverslip.data.images import to_colour
+from coverslip.data.inputs import list_samples
+from coverslip.errors import ExportError, InputError
+from coverslip.export.bioimageio import packaged_graph, write_package
+from coverslip.export.openvino_files import write_openvino
+from coverslip.export.parity import Parity, Score, as_graph_takes, compare_with_torch, decoded, depth_of
+from coverslip.export.quantising import Cost, calibration_rows, cost_of, quantised
+from coverslip.graphs import raw_graph
+from coverslip.inference.onnx_runtime import open_session, run_session
+from coverslip.inference.openvino_runtime import compile_model
+from coverslip.predict import Model
+from coverslip.runtime import Progress, cpu_count, hash_file, no_progress, package_versions, write_json, writing
+from coverslip.structures import FloatArray, Predictions, Table
+
+if TYPE_CHECKING:
+    import onnx
+
+Format = Literal["onnx", "openvino", "bioimageio"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+ENDINGS = {"onnx": ".onnx", "openvino": ".xml", "bioimageio": ".zip"}
+RECORD = "exports.json"
+"""In the bundle: what was exported, and the parity that was found."""
+_PACKAGES = ("coverslip", "torch", "onnx", "onnxruntime", "openvino")
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What an export left behind.
+
+    Attributes:
+        path: the file.
+        parity: its comparison with torch.
+        small: the file in 8 bits, and what that costs; None when not asked for.
+        notes: sentences on what was left out.
+    """
+
+    path: Path
+    parity: Parity
+    small: tuple[Path, Cost] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def export_bundle(
+    bundle: str | Path,
+    form: Format,
+    out: Path,
+    *,
+    check: Sequence[str | Path] = (),
+    data: str | Path | None = None,
+    settings: Sequence[str] = (),
+    quantise: bool = False,
+    depth: int | None = None,
+    progress: Progress = no_progress,
+) -> Exported:
+    """Write a model for other programs, once it has been proven to give torch's scores there.
+
+    The bundle remembers in exports.json what was found.
+
+    Args:
+        bundle: a bundle or run folder.
+        form: `onnx`, one file; `openvino`, .xml and .bin; `bioimageio`, a .zip.
+        out: the file; its ending is added where it has none.
+        check: more images, folders or tables on which the graph is compared with torch; the bundle's sample always is.
+        data: a labelled set, on which the graph is compared as well, and the cost of 8 bits is measured.
+        settings: `data.*` and `split.group` keys for `data`.
+        quantise: write the network in 8 bits, too, as `<name>-int8`.
+        depth: bits of the pixels that the graph takes, 8 or 16; those that the model keeps when None.
+        progress: told about long work.
+
+    Raises:
+        MissingExtraError: the extra `export` or `openvino` is not installed.
+        ExportError: the model cannot be written in this form, or gives other scores there: then nothing is written.
+        InputError: a wrong ending, or `quantise` without `data`.
+    """
+    place = _place(out, form)
+    if quantise and (data is None or form == "bioimageio"):
+        raise InputError(
+            "--quantise measures what 8 bits cost: say --data with a labelled set"
+            if data is None
+            else "--quantise goes with --format onnx or openvino; a bioimage.io package holds the model in float32"
+        )
+    model = Model(bundle, device="cpu", runtime="torch")
+    bits = depth_of(model.bundle, depth)
+    judged = model.judge(data, progress, parse_overrides(settings)) if data is not None else None
+    samples = [*_sample_files(model), *_more(model, check), *(judged[1].samples if judged else [])]
+    graph = raw_graph(model.bundle, bits)
+    with writing(place) as temporary:
+        _write(form, model, graph, bits, temporary)
+        parity = compare_with_torch(_scorer(form, temporary), model.bundle, samples, bits, progress).demand(place.name)
+        if form == "openvino":
+            _move_weights(temporary, place)
+    small = None
+    if quantise and judged is not None:
+        small = _small(form, model, graph, bits, place, judged)
+    _remember(model.folder, form, place, parity, small)
+    left = f"{parity.left_out} images were not compared: they cannot be read, or have more than {bits} bits a pixel"
+    return Exported(place, parity, small, (left,) if parity.left_out else ())
+
+
+def _place(out: Path, form: Format) -> Path:
+    """The file to write.
+
+    Raises:
+        InputError: its ending is that of something else.
+    """
+    ending = ENDINGS[form]
+    if out.suffix.lower() == ending:
+        return out
+    if out.suffix and not out.is_dir():
+        raise InputError(f"--out {out}: expected a name that ends in {ending} for --format {form}")
+    return out / f"model{ending}" if out.is_dir() else out.with_name(out.name + ending)
+
+
+def _sample_files(model: Model) -> list[tuple[Path, ...]]:
+    names = json.loads((model.folder / "sample" / "expected.json").read_text(encoding="utf-8"))["images"]
+    return [(model.folder / "sample" / Path(name).name,) for name in names]
+
+
+def _more(model: Model, check: Sequence[str | Path]) -> list[tuple[Path, ...]]:
+    return list_samples(check, model.data_config())[0] if check else []
+
+
+def _write(form: Format, model: Model, graph: onnx.ModelProto, depth: int, temporary: Path) -> None:
+    if form == "onnx":
+        temporary.write_bytes(graph.SerializeToString())
+    elif form == "openvino":
+        write_openvino(graph.SerializeToString(), temporary)
+    else:
+        card = (model.folder / "README.md").read_text(encoding="utf-8")
+        licence = model.bundle.provenance.get("licence")
+        write_package(temporary, model.bundle, graph.SerializeToString(), card, _test_image(model, depth), licence)
+
+
+def _test_image(model: Model, depth: int) -> tuple[PixelArray, FloatArray]:
+    """A sample with the channels that the model looks at, (1, h, w, c), and torch's scores of it."""
+    bundle = model.bundle
+    for files in _sample_files(model):
+        image = bundle.reading.read(files)[0]
+        image = image if bundle.reading.channels else to_colour(image, len(bundle.network.geometry.channels))
+        taken = as_graph_takes(image, depth)
+        if taken is not None:
+            return taken[None], bundle.scores([bundle.network.geometry.apply(taken)[None]])
+    raise ExportError(f"no image of the bundle's sample has {depth} bits a pixel; say --depth 16")
+
+
+def _scorer(form: Format, file: Path) -> Score:
+    """What another program would do with the file."""
+    if form == "openvino":
+        compiled = compile_model(file)
+        return lambda pixels: np.asarray(compiled({0: pixels})[0], dtype=np.float64)
+    session = open_session(packaged_graph(file) if form == "bioimageio" else file, cpu_count())
+    return lambda pixels: run_session(session, pixels)
+
+
+def _move_weights(temporary: Path, place: Path) -> None:
+    """Put the weights of an OpenVINO file in place, before the file itself follows."""
+    temporary.with_suffix(".bin").replace(place.with_suffix(".bin"))
+
+
+def _small(
+    form: Format, model: Model, graph: onnx.ModelProto, depth: int, place: Path, judged: tuple[Predictions, Table, dict[str, str]]
+) -> tuple[Path, Cost]:
+    """Write the network in 8 bits, and measure what that costs."""
+    predictions, table, _ = judged
+    rows = calibration_rows(len(table))
+    chosen = decoded(model.bundle, [table.samples[row] for row in rows], depth)
+    small = place.with_name(f"{place.stem}-int8{place.suffix}")
+    with writing(small) as temporary:
+        file = temporary.with_suffix(".onnx")
+        quantised(graph, (image for part in chosen for image in part if image is not None), file)
+        sizes = (file.stat().st_size, graph.ByteSize())
+        if form == "openvino":
+            write_openvino(file, temporary)
+        cost = cost_of(_scorer(form, temporary), model.bundle, table, predictions, rows, depth, sizes)
+        if form == "openvino":
+            _move_weights(temporary, small)
+    return small, cost
+
+
+def _remember(folder: Path, form: Format, place: Path, parity: Parity, small: tuple[Path, Cost] | None) -> None:
+    """Write down in the bundle what was exported and proven; the newest of each format stays."""
+    record = folder / RECORD
+    known = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    entry: dict[str, Any] = {
+        "file": place.name, "sha256": hash_file(place), "parity": parity.to_json(), "versions": package_versions(*_PACKAGES),
+    }  # fmt: skip
+    if small is not None:
+        entry["int8"] = {"file": small[0].name, "sha256": hash_file(small[0]), "cost": asdict(small[1])}
+    write_json(record, {**known, form: entry})
