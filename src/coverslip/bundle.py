@@ -243,7 +243,7 @@ def load_bundle(path: Path, *, device: str = "auto", precision: str = "auto") ->
         BundleError: a file is missing, changed, or of a newer format.
     """
     folder = find_bundle(path)
-    model = _read_description(folder)
+    model = read_description(folder)
     where = choose_device(device)
     try:
         return _build(model, _checked_weights(folder, dict(model["weights_sha256"])), folder, where, precision)
@@ -265,7 +265,12 @@ def _checked_weights(folder: Path, digests: dict[str, str]) -> list[State]:
     return [load_file(folder / name) for name in digests]
 
 
-def _read_description(folder: Path) -> dict[str, Any]:
+def read_description(folder: Path) -> dict[str, Any]:
+    """The content of a bundle's model.json.
+
+    Raises:
+        BundleError: not JSON, or of another format.
+    """
     try:
         model: dict[str, Any] = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     except ValueError as error:
@@ -309,19 +314,36 @@ def _reading(fields: dict[str, Any]) -> Reading:
     return Reading(**{**fields, "channels": tuple(Channel(**channel) for channel in fields["channels"])})
 
 
+def sample_pixels(bundle: Bundle, folder: Path) -> PixelArray:
+    """The stored pixels of a bundle's sample, (n, height, width, channels).
+
+    Raises:
+        BundleError: a sample is missing or cannot be read.
+    """
+    return _stored_sample(bundle, folder)[0]
+
+
+def _stored_sample(bundle: Bundle, folder: Path) -> tuple[PixelArray, dict[str, Any]]:
+    """Stored pixels, and what expected.json says."""
+    place = folder / "sample"
+    try:
+        expected: dict[str, Any] = json.loads((place / "expected.json").read_text(encoding="utf-8"))
+        return np.stack([bundle.read([place / Path(name).name]) for name in expected["images"]]), expected
+    except (OSError, ValueError, KeyError, TypeError, ImageReadError) as error:
+        raise BundleError(f"the self-test of {folder} cannot run: {error}") from error
+
+
 def self_test(bundle: Bundle, folder: Path) -> float:
     """Score the stored inputs and hold them against the stored outputs; give the largest difference.
 
     Raises:
         BundleError: a sample is missing, or a score differs by more than rounding can explain.
     """
-    place = folder / "sample"
+    stored, expected = _stored_sample(bundle, folder)
     try:
-        expected = json.loads((place / "expected.json").read_text(encoding="utf-8"))
-        stored = np.stack([bundle.read([place / Path(name).name]) for name in expected["images"]])
         wanted = np.array(expected["scores"], dtype=np.float64).reshape(len(stored), len(bundle.classes))
         allowed = max(TOLERANCE[bundle.network.precision], TOLERANCE[expected["precision"]])
-    except (OSError, ValueError, KeyError, TypeError, ImageReadError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise BundleError(f"the self-test of {folder} cannot run: {error}") from error
     difference = float(np.abs(bundle.scores([stored]) - wanted).max())
     if not difference <= allowed:

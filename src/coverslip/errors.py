@@ -9,6 +9,7 @@
     ├── LeakError (ValueError)             duplicates or groups on both sides of a split
     ├── WeightsError (RuntimeError)        pretrained weights are missing or do not fit
     ├── BundleError (ValueError)           a bundle is incomplete, changed, or fails its self-test
+    ├── ExportError (RuntimeError)         a model cannot be written in another format, or does not agree with itself there
     ├── ResourceError (RuntimeError)       memory, disk or time ran out
     │   └── RunFolderError                 a run folder is taken, or damaged
     ├── UnreachableError (ConnectionError) a service does not answer at the address that was given
@@ -69,6 +70,10 @@ class WeightsError(CoverslipError, RuntimeError):
 
 class BundleError(CoverslipError, ValueError):
     """A bundle is incomplete, changed, or fails its self-test."""
+
+
+class ExportError(CoverslipError, RuntimeError):
+    """A model cannot be written in another format, or gives other scores there."""
 
 
 class ResourceError(CoverslipError, RuntimeError):

@@ -25,6 +25,7 @@ from coverslip.data.inputs import list_samples
 from coverslip.data.sources import load_table
 from coverslip.errors import BadImagesError, InputError, UnreachableError
 from coverslip.evaluation.frames import predictions_frame
+from coverslip.inference import Runtime, RuntimeName, Runtimes
 from coverslip.models.hardware import keeping_memory
 from coverslip.network import SCORE_BATCH
 from coverslip.runtime import Progress, cpu_count, no_progress, writing
@@ -54,23 +55,45 @@ class Model:
     Args:
         path: a bundle, or a run folder with one; also its URL.
         device: `auto`, `cpu` or `gpu`.
+        runtime: `torch`, `onnx`, `openvino`, or `auto` for the fastest on this machine (see `inference.choice`).
         check: score the stored sample first, and refuse a bundle that does not reproduce itself.
 
     Raises:
         MissingInputError: no bundle there.
         BundleError: the bundle is damaged, or fails its self-test.
+        ConfigError: a device that is not there, or that the runtime cannot use.
     """
 
-    def __init__(self, path: str | Path, *, device: str = "auto", check: bool = True) -> None:
-        folder = local_bundle(path)
-        self.bundle: Bundle = load_bundle(folder, device=device)
+    def __init__(self, path: str | Path, *, device: str = "auto", runtime: RuntimeName = "auto", check: bool = True) -> None:
+        self.folder = find_bundle(local_bundle(path))
+        self.bundle: Bundle = load_bundle(self.folder, device=device, precision="32")
         if check:
-            self_test(self.bundle, find_bundle(folder))
+            self_test(self.bundle, self.folder)
+        self._runtimes = Runtimes(self.bundle, self.folder, runtime)
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of the scores."""
         return self.bundle.classes
+
+    def runtime(self, images: int | None = None) -> Runtime:
+        """The engine for so many images, or for any number of them when None: then `auto` may take some seconds to choose.
+
+        Raises:
+            MissingExtraError: the engine that was asked for is not installed.
+            ExportError: the model cannot run on it, or gives other scores there.
+        """
+        return self._runtimes.runtime(images)
+
+    def read(self, item: Sample) -> PixelArray:
+        """Stored pixels, (height, width, channels) of the bundle, of the files of a sample or of an array: what a `Runtime` scores.
+
+        Raises:
+            ImageReadError: it cannot be used.
+        """
+        if isinstance(item, np.ndarray):
+            return self.bundle.network.geometry.apply(self.bundle.reading.of_array(item))
+        return self.bundle.read(item)
 
     def predict(self, inputs: ImageInput | Sequence[ImageInput], progress: Progress = no_progress) -> pd.DataFrame:
         """Predict images.
@@ -104,13 +127,14 @@ class Model:
     def score(self, inputs: Sequence[Sample], progress: Progress = no_progress) -> Scored:
         """Probabilities of files or arrays, in order, in bounded memory."""
         scores = np.full((len(inputs), len(self.classes)), np.nan)
+        runtime = self.runtime(len(inputs))
         problems: dict[int, str] = {}
         rows: list[int] = []
         batch: list[PixelArray] = []
 
         def flush() -> None:
             if batch:
-                scores[rows] = self.bundle.scores([np.stack(batch)])
+                scores[rows] = runtime.scores(np.stack(batch))
                 batch.clear()
                 rows.clear()
 
@@ -142,9 +166,7 @@ class Model:
 
     def _read(self, item: Sample) -> PixelArray | str:
         try:
-            if isinstance(item, np.ndarray):
-                return self.bundle.network.geometry.apply(self.bundle.reading.of_array(item))
-            return self.bundle.read(item)
+            return self.read(item)
         except ImageReadError as error:
             return str(error)
         except UnreachableError:
@@ -264,6 +286,6 @@ def write_table(frame: pd.DataFrame, out: Path) -> Path:
     return out
 
 
-def load(path: str | Path, *, device: str = "auto") -> Model:
+def load(path: str | Path, *, device: str = "auto", runtime: RuntimeName = "auto") -> Model:
     """Open a bundle or a run folder for prediction."""
-    return Model(path, device=device)
+    return Model(path, device=device, runtime=runtime)

@@ -236,10 +236,10 @@ def open_connection(host: str, port: int, what: str) -> socket.socket:
         raise UnreachableError(f"{what} does not answer at {host}:{port} ({reason}); check the address, and that it is running") from error
 
 
-def package_versions() -> dict[str, str]:
-    """Versions of coverslip, Python and the libraries that the numbers depend on."""
+def package_versions(*packages: str) -> dict[str, str]:
+    """Versions of Python and of those packages that are installed; of coverslip and what its numbers depend on when none are named."""
     versions = {"python": platform.python_version()}
-    for package in NAMED_PACKAGES:
+    for package in packages or NAMED_PACKAGES:
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

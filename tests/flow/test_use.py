@@ -233,3 +233,15 @@ def test_evaluate_refuses_wrong_keys(cli: Cli, gel_run: Path, gels: Path, tmp_pa
         assert done.status == 2
         assert said in done.err
         assert not (tmp_path / "judged").exists()
+
+
+def test_every_runtime_predicts_the_same(cli: Cli, gel_run: Path, gels: Path, tmp_path: Path) -> None:
+    frames = {}
+    for runtime in ("torch", "onnx", "openvino", "auto"):
+        done = cli("predict", gel_run, gels, "--runtime", runtime, "--out", tmp_path / f"{runtime}.csv")
+        assert done.status == 0, done.err
+        frames[runtime] = pd.read_csv(tmp_path / f"{runtime}.csv")
+    assert len(frames) == 4
+    for frame in frames.values():
+        assert list(frame["predicted"]) == list(frames["torch"]["predicted"])
+        np.testing.assert_allclose(frame["p_gel"], frames["torch"]["p_gel"], atol=1e-3)

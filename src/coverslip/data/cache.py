@@ -1,4 +1,4 @@
-"""The on-disk cache of decoded pixels and features.
+"""The on-disk cache of decoded pixels, features, and graphs of models.
 
 An entry is a folder named by the hash of all that went into it. It is built beside its place and renamed into it, so that
 two runs that build the same entry at the same time both end well and the first one's copy stays. Entries unused for
@@ -18,7 +18,7 @@ from pathlib import Path
 from coverslip.errors import ResourceError
 from coverslip.runtime import cache_folder, explained
 
-KINDS = ("pixels", "features", "bundles")
+KINDS = ("pixels", "features", "graphs", "bundles")
 STALE_SECONDS = 86_400
 _USED = "used"
 _UNFINISHED = ".building-"
@@ -47,7 +47,7 @@ def cached(kind: str, key: str, build: Callable[[Path], None], *, size: int, lim
     Raises:
         ResourceError: the entry alone is larger than the limit, or the disk is full.
     """
-    place = cache_folder() / kind / key
+    place = entry_of(kind, key)
     if not place.is_dir():
         if size > limit:
             raise ResourceError(
@@ -59,6 +59,11 @@ def cached(kind: str, key: str, build: Callable[[Path], None], *, size: int, lim
     with explained(place), suppress(FileNotFoundError):  # another run may have removed it in this moment
         (place / _USED).touch()
     return place
+
+
+def entry_of(kind: str, key: str) -> Path:
+    """Where an entry lies, or would lie."""
+    return cache_folder() / kind / key
 
 
 def _build_entry(place: Path, build: Callable[[Path], None]) -> None:

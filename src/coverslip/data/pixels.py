@@ -217,7 +217,7 @@ def image_percentiles(values: Tensor, percentiles: tuple[float, float]) -> tuple
         values: float32 (n, c, h, w).
         percentiles: in [0, 100]; between two values by straight lines, as numpy does.
     """
-    step = _stride(values.shape[2] * values.shape[3], PERCENTILE_PIXELS)
+    step = pixel_stride(values.shape[2] * values.shape[3], PERCENTILE_PIXELS)
     ordered = values[..., ::step, ::step].flatten(2).sort(dim=2).values
     found = []
     for percentile in percentiles:
@@ -240,7 +240,7 @@ def dataset_percentiles(
         percentiles: in [0, 100].
     """
     chosen = _evenly(rows, 500)
-    step = _stride(array.shape[1] * array.shape[2], PERCENTILE_PIXELS)
+    step = pixel_stride(array.shape[1] * array.shape[2], PERCENTILE_PIXELS)
     values = np.concatenate([array[row, ::step, ::step].reshape(-1, array.shape[-1]) for row in chosen])
     low, high = np.percentile(values, percentiles, axis=0)
     return low.tolist(), np.where(high > low, high, low + 1 + np.abs(low)).tolist()
@@ -267,7 +267,7 @@ def pixel_statistics(
     return mean, np.sqrt(np.maximum(squares / count - mean**2, 1e-8))
 
 
-def _stride(pixels: int, most: int) -> int:
+def pixel_stride(pixels: int, most: int) -> int:
     """Every how many rows and columns are looked at so that few enough pixels are."""
     return math.isqrt(max(pixels - 1, 0) // most) + 1
 

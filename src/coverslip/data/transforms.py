@@ -121,23 +121,24 @@ def _brightness(batch: Tensor, strength: float, generator: torch.Generator) -> T
     return (batch - mean) * contrast + mean + shift * deviation
 
 
-def tta_copies(batch: Tensor, views: str, config: AugmentConfig) -> list[Tensor]:
-    """The copies of a batch whose scores are averaged.
+def tta_views(views: str, config: AugmentConfig) -> list[tuple[list[int], bool]]:
+    """The test-time copies: along which axes of (n, c, h, w) each is flipped, and whether it is transposed afterwards.
 
     Args:
-        batch: float32 (n, c, h, w).
         views: `none`; `flips` (those that augmentation allows, or the horizontal one); `turns` (flips and quarter turns).
         config: which flips are legitimate for this data.
     """
     if views == "none":
-        return [batch]
+        return [([], False)]
     axes: list[list[int]] = [[]]
-    horizontal = config.horizontal_flip or not config.vertical_flip
-    if horizontal or views == "turns":
+    if config.horizontal_flip or not config.vertical_flip or views == "turns":
         axes += [[-1]]
     if config.vertical_flip or views == "turns":
         axes += [[*axis, -2] for axis in axes]
-    copies = [batch.flip(axis) if axis else batch for axis in axes]
-    if views == "turns":
-        copies += [copy.transpose(-1, -2) for copy in copies]
-    return copies
+    return [(axis, turned) for turned in ([False, True] if views == "turns" else [False]) for axis in axes]
+
+
+def tta_copies(batch: Tensor, views: str, config: AugmentConfig) -> list[Tensor]:
+    """The copies of a batch, float32 (n, c, h, w), whose scores are averaged; see `tta_views`."""
+    flipped = [(batch.flip(axes) if axes else batch, turned) for axes, turned in tta_views(views, config)]
+    return [copy.transpose(-1, -2) if turned else copy for copy, turned in flipped]
