@@ -24,7 +24,7 @@ from coverslip.inference.onnx_runtime import open_session, run_session
 from coverslip.inference.openvino_runtime import compile_model
 from coverslip.predict import Model
 from coverslip.runtime import Progress, cpu_count, hash_file, no_progress, package_versions, write_json, writing
-from coverslip.structures import FloatArray, Predictions, Table
+from coverslip.structures import File, FloatArray, Predictions, Table
 
 if TYPE_CHECKING:
     import onnx
@@ -125,12 +125,12 @@ def _place(out: Path, form: Format) -> Path:
     return out / f"model{ending}" if out.is_dir() else out.with_name(out.name + ending)
 
 
-def _sample_files(model: Model) -> list[tuple[Path, ...]]:
+def _sample_files(model: Model) -> list[tuple[File, ...]]:
     names = json.loads((model.folder / "sample" / "expected.json").read_text(encoding="utf-8"))["images"]
     return [(model.folder / "sample" / Path(name).name,) for name in names]
 
 
-def _more(model: Model, check: Sequence[str | Path]) -> list[tuple[Path, ...]]:
+def _more(model: Model, check: Sequence[str | Path]) -> list[tuple[File, ...]]:
     return list_samples(check, model.data_config())[0] if check else []
 
 

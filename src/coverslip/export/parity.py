@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from coverslip.data.decoding import ImageReadError, PixelArray
 from coverslip.errors import ExportError
 from coverslip.graphs.assembly import DTYPES
 from coverslip.runtime import Progress, no_progress
-from coverslip.structures import FloatArray
+from coverslip.structures import File, FloatArray
 
 TOLERANCE = 1e-4
 """Largest difference of a score between a graph and torch in float32."""
@@ -89,13 +88,13 @@ def scored(score: Score, images: Sequence[PixelArray]) -> FloatArray:
     return np.concatenate(found)
 
 
-def decoded(bundle: Bundle, samples: Sequence[tuple[Path, ...]], depth: int, size: int = 16) -> Iterator[list[PixelArray | None]]:
+def decoded(bundle: Bundle, samples: Sequence[tuple[File, ...]], depth: int, size: int = 16) -> Iterator[list[PixelArray | None]]:
     """The images of samples as a graph of that depth takes them, some at a time; None of one that it cannot take."""
     for start in range(0, len(samples), size):
         yield [_decoded(bundle, files, depth) for files in samples[start : start + size]]
 
 
-def _decoded(bundle: Bundle, files: tuple[Path, ...], depth: int) -> PixelArray | None:
+def _decoded(bundle: Bundle, files: tuple[File, ...], depth: int) -> PixelArray | None:
     try:
         image = bundle.reading.read(files)[0]
         bundle.network.geometry.apply(image)
@@ -105,7 +104,7 @@ def _decoded(bundle: Bundle, files: tuple[Path, ...], depth: int) -> PixelArray 
 
 
 def compare_with_torch(
-    score: Score, bundle: Bundle, samples: Sequence[tuple[Path, ...]], depth: int, progress: Progress = no_progress
+    score: Score, bundle: Bundle, samples: Sequence[tuple[File, ...]], depth: int, progress: Progress = no_progress
 ) -> Parity:
     """Hold a graph against the bundle.
 
