@@ -1,4 +1,4 @@
-"""Real servers for tests, each on a loopback port of its own: PostgreSQL, object stores, and one that never answers."""
+"""Real servers for tests, each on a loopback port: `coverslip serve`, PostgreSQL, object stores, and one that never answers."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
+import requests
 
 USER = "coverslip"
 
@@ -83,87 +87,6 @@ def silent_server() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-SECONDS_TO_START = 60
-
-
-@contextmanager
-def moto_server() -> Iterator[str]:
-    """An S3 server (moto) with the bucket `bucket`, as its address; its packages may lie in the folder COVERSLIP_TEST_SERVERS."""
-    beside = os.environ.get("COVERSLIP_TEST_SERVERS")
-    if importlib.util.find_spec("moto") is None and beside is None:
-        pytest.skip("moto is not installed")
-    environment = {**os.environ, **({"PYTHONPATH": beside} if beside else {})}
-    port = free_port()
-    address = f"http://127.0.0.1:{port}"
-    with _running([sys.executable, "-m", "moto.server", "-p", str(port)], address, environment):
-        _ask("PUT", f"{address}/bucket")
-        yield address
-
-
-@contextmanager
-def azurite_server() -> Iterator[str]:
-    """An Azure server (Azurite, from npm), as its endpoint; skips where there is none."""
-    program = shutil.which("azurite-blob") or os.environ.get("COVERSLIP_TEST_AZURITE")
-    if program is None:
-        pytest.skip("Azurite is not installed: npm install -g azurite")
-    port = free_port()
-    place = Path(tempfile.mkdtemp(prefix="coverslip-azurite-"))
-    command = [program, "--blobHost", "127.0.0.1", "--blobPort", str(port), "--location", str(place), "--silent", "--skipApiVersionCheck"]
-    try:
-        with _running(command, f"http://127.0.0.1:{port}", dict(os.environ)):
-            yield f"http://127.0.0.1:{port}/devstoreaccount1"
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
-
-
-@contextmanager
-def gcs_server() -> Iterator[str]:
-    """A server of Google Cloud Storage (fake-gcs-server) with the bucket `bucket`, as its address; skips where there is none."""
-    program = shutil.which("fake-gcs-server") or os.environ.get("COVERSLIP_TEST_GCS")
-    if program is None:
-        pytest.skip("fake-gcs-server is not installed")
-    port = free_port()
-    address = f"http://127.0.0.1:{port}"
-    command = [
-        program,
-        "-backend",
-        "memory",
-        "-scheme",
-        "http",
-        "-host",
-        "127.0.0.1",
-        "-port",
-        str(port),
-        "-public-host",
-        f"127.0.0.1:{port}",
-    ]
-    with _running(command, address, dict(os.environ)):
-        _ask("POST", f"{address}/storage/v1/b?project=test", b'{"name": "bucket"}', {"Content-Type": "application/json"})
-        yield address
-
-
-@contextmanager
-def _running(command: list[str], address: str, environment: dict[str, str]) -> Iterator[None]:
-    """A program that answers at an address, for as long as the block lasts."""
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(10 * SECONDS_TO_START):
-            if process.poll() is not None:
-                raise RuntimeError(f"{command[0]} ended with status {process.returncode}")
-            try:
-                _ask("GET", address)
-                break
-            except urllib.error.URLError:
-                time.sleep(0.1)
-        yield
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
-def _ask(method: str, url: str, data: bytes | None = None, headers: dict[str, str] | None = None) -> None:
-    request = urllib.request.Request(url, data=data, method=method, headers=headers or {})
-    try:
-        urllib.request.urlopen(request, timeout=10).close()
-    except urllib.error.HTTPError as answer:
-        answer.close()
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Iterator

@@ -467,12 +467,12 @@ def write(where: Place, data: bytes) -> None:
 
 @contextmanager
 def local_copy(file: Any) -> Iterator[Path]:
-    """A path with the content of a file, an object or a piece of a shard, under its name, for readers that need one."""
+    """A path with the content of a file, an object or a piece of a shard, with its ending, for readers that need one."""
     if isinstance(file, Path):
         yield file
         return
     with tempfile.TemporaryDirectory(prefix="coverslip-") as folder:
-        path = Path(folder) / file.name
+        path = Path(folder) / f"file{file.suffix}"  # never its own name: that may come from outside
         if isinstance(file, URL):
             download(file, path)
         else:

@@ -28,6 +28,13 @@ TINY = (
 )  # fmt: skip
 
 
+SMALL = (
+    "--recipe", "hpa-28", "-s", "data.classes=classes.txt", "-s", "split.group=Field", "-s", "model.backbone=small_30k",
+    "-s", "model.weights=none", "-s", "pixels.height=64", "-s", "pixels.width=64", "-s", "training.epochs=2",
+    "-s", "training.batch_size=8", "-s", "intervals.resamples=100",
+)  # fmt: skip
+
+
 def nothing_left(run: Path) -> bool:
     """No run, or one with nothing but a log that says why it stopped."""
     return not run.exists() or {path.name for path in run.iterdir()} <= {"run.log"}
@@ -74,5 +81,26 @@ def gel_run(gels: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         resume=False,
     )
     run(start.config, start.folder, recipe="quick")
+    write_report(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 simulated fields of cells, 64 x 64, four 16-bit PNG files each; the folder."""
+    return simulate("cells", tmp_path_factory.mktemp("data") / "cells", images=24, seed=2, side=64)
+
+
+@pytest.fixture(scope="session")
+def cell_run(cells: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run that tests only read."""
+    from coverslip.experiment import run
+    from coverslip.report import write_report
+    from coverslip.start import begin
+
+    folder = tmp_path_factory.mktemp("runs") / "cells"
+    asked = [text for text in SMALL[2:] if text != "-s"]
+    start = begin(str(cells / "train.csv"), recipe="hpa-28", settings=asked, out=folder, resume=False)
+    run(start.config, start.folder, recipe="hpa-28")
     write_report(folder)
     return folder

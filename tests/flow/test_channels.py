@@ -15,37 +15,10 @@ from PIL import Image
 
 from coverslip.config import RunConfig, load_config, read_toml
 from coverslip.preparing import prepare
-from coverslip.simulate import simulate
 
-from .conftest import Cli, nothing_left
+from .conftest import SMALL, Cli, nothing_left
 
 CHANNELS = ("red", "green", "blue", "yellow")
-SMALL = (
-    "--recipe", "hpa-28", "-s", "data.classes=classes.txt", "-s", "split.group=Field", "-s", "model.backbone=small_30k",
-    "-s", "model.weights=none", "-s", "pixels.height=64", "-s", "pixels.width=64", "-s", "training.epochs=2",
-    "-s", "training.batch_size=8", "-s", "intervals.resamples=100",
-)  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 simulated fields of cells, 64 x 64, four 16-bit PNG files each; the folder."""
-    return simulate("cells", tmp_path_factory.mktemp("data") / "cells", images=24, seed=2, side=64)
-
-
-@pytest.fixture(scope="session")
-def cell_run(cells: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run that tests only read."""
-    from coverslip.experiment import run
-    from coverslip.report import write_report
-    from coverslip.start import begin
-
-    folder = tmp_path_factory.mktemp("runs") / "cells"
-    asked = [text for text in SMALL[2:] if text != "-s"]
-    start = begin(str(cells / "train.csv"), recipe="hpa-28", settings=asked, out=folder, resume=False)
-    run(start.config, start.folder, recipe="hpa-28")
-    write_report(folder)
-    return folder
 
 
 def resolved(run_folder: Path, **data: object) -> RunConfig:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,28 @@ from coverslip.structures import Channel, File
 TRACE = 0.02
 """Share of the brightest plane of RGB that the others together may hold in a file of one colour: what JPEG leaves of it."""
 _PLAIN_NAMES = {1: ("grey",), 3: ("red", "green", "blue")}
+
+
+@dataclass(frozen=True)
+class FileContent:
+    """A file in memory, such as one that was uploaded.
+
+    Attributes:
+        name: what it is called; nothing of that name is opened.
+        data: its bytes.
+    """
+
+    name: str
+    data: bytes
+
+    @property
+    def suffix(self) -> str:
+        """The ending of the name with its dot, or the empty string."""
+        return PurePosixPath(self.name).suffix
+
+    def read_bytes(self) -> bytes:
+        """All of it."""
+        return self.data
 
 
 @dataclass(frozen=True)
@@ -71,7 +94,7 @@ class Reading:
         """Read one sample.
 
         Args:
-            files: one image file, or one for each of `channels`, in their order.
+            files: one image file, on disk or in memory, or one for each of `channels`, in their order.
 
         Returns:
             uint8, uint16 or float32 (h, w, c), c = 1 (grey), 3 (RGB) or the number of channels; and what the files say.

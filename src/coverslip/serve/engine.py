@@ -1,0 +1,49 @@
+"""What scores images for the server: an interface of two steps, so that any runtime can stand behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from coverslip.data.decoding import PixelArray
+from coverslip.data.reading import FileContent
+from coverslip.predict import Model
+from coverslip.structures import FloatArray
+
+
+class Engine(Protocol):
+    """A model that is ready. `read` is called by several threads at once, `scores` by one at a time."""
+
+    def read(self, files: Sequence[FileContent]) -> PixelArray:
+        """Decode and resize one sample, one file or one a channel, to stored pixels (height, width, channels).
+
+        Raises:
+            ImageReadError: a file cannot be used.
+        """
+        ...
+
+    def scores(self, pixels: PixelArray) -> FloatArray:
+        """Calibrated probabilities, float64 (n, classes), of stored pixels (n, height, width, channels)."""
+        ...
+
+
+class BundleEngine:
+    """The network of a bundle, run by torch.
+
+    Args:
+        model: what scores.
+        max_pixels: largest image that is decoded; the bundle's own bound holds too.
+    """
+
+    def __init__(self, model: Model, max_pixels: int) -> None:
+        self._bundle = model.bundle
+        self._reading = replace(model.bundle.reading, max_pixels=min(max_pixels, model.bundle.reading.max_pixels))
+
+    def read(self, files: Sequence[FileContent]) -> PixelArray:
+        """See `Engine.read`."""
+        return self._bundle.network.geometry.apply(self._reading.read(files)[0])
+
+    def scores(self, pixels: PixelArray) -> FloatArray:
+        """See `Engine.scores`."""
+        return self._bundle.scores([pixels])

@@ -1,0 +1,190 @@
+"""The models of a server: named on the command line, opened in the background, described for clients."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from coverslip.bundle import find_bundle
+from coverslip.config import load_config
+from coverslip.data.patterns import Pattern
+from coverslip.data.reading import FileContent
+from coverslip.data.sources import file_pattern
+from coverslip.errors import InputError, did_you_mean
+from coverslip.predict import Model
+from coverslip.serve import explaining
+from coverslip.serve.answers import LimitsBody, ModelBody, Prediction, Thresholds
+from coverslip.serve.engine import BundleEngine, Engine
+from coverslip.serve.limits import Limits
+from coverslip.serve.refusals import Refusal
+from coverslip.serve.samples import Named, gather_samples
+from coverslip.serve.worker import Outcome
+from coverslip.structures import Task
+
+
+def name_bundles(texts: Sequence[str]) -> dict[str, Path]:
+    """Name → folder from `NAME=BUNDLE` or `BUNDLE`, which is called as its folder, or as the run folder that it lies in.
+
+    Raises:
+        MissingInputError: no bundle there.
+        InputError: a name is empty, or stands for two bundles.
+
+    >>> name_bundles([])
+    Traceback (most recent call last):
+    coverslip.errors.InputError: there is nothing to serve: name a bundle or a run folder
+    """
+    if not texts:
+        raise InputError("there is nothing to serve: name a bundle or a run folder")
+    named: dict[str, Path] = {}
+    for text in texts:
+        name, path = _split(text)
+        folder = find_bundle(Path(path))
+        name = name or _folder_name(folder)
+        if name in named:
+            raise InputError(f"two models are called {name!r} ({named[name]} and {folder}); say NAME=BUNDLE")
+        named[name] = folder
+    return named
+
+
+def _split(text: str) -> tuple[str, str]:
+    """Name, empty where none is given, and path."""
+    name, mark, path = text.partition("=")
+    if not mark or Path(text).exists():
+        return "", text
+    if not name.strip():
+        raise InputError(f"{text}: expected NAME=BUNDLE")
+    return name.strip(), path
+
+
+def _folder_name(folder: Path) -> str:
+    whole = folder.absolute()
+    return whole.parent.name if whole.name == "bundle" and whole.parent.name else whole.name
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model that is ready.
+
+    Attributes:
+        name: under which it is asked for.
+        model: the bundle.
+        engine: what scores for it.
+        body: its description for clients.
+        pattern: by which its samples of several files are named.
+    """
+
+    name: str
+    model: Model
+    engine: Engine
+    body: ModelBody
+    pattern: Pattern | None
+
+    def samples(self, parts: Sequence[FileContent]) -> list[Named]:
+        """The samples of a request."""
+        return gather_samples(parts, self.model.bundle.reading.channels, self.pattern)
+
+    def predictions(self, samples: Sequence[Named], outcomes: Sequence[Outcome]) -> list[Prediction]:
+        """Probabilities and decisions as they are answered, in order."""
+        bundle, classes = self.model.bundle, self.model.classes
+        scored = [row for row, outcome in enumerate(outcomes) if outcome.scores is not None]
+        scores = np.stack([outcomes[row].scores for row in scored]) if scored else np.zeros((0, len(classes)))  # type: ignore[misc]
+        decided = {row: np.atleast_1d(codes) for row, codes in zip(scored, bundle.decide(scores), strict=True)}
+        several = bundle.task is Task.MULTILABEL
+        answers = []
+        for row, (sample, outcome) in enumerate(zip(samples, outcomes, strict=True)):
+            if outcome.scores is None:
+                answers.append(Prediction(image=sample.name, error=outcome.problem))
+                continue
+            codes = np.flatnonzero(decided[row]) if several else decided[row]
+            answers.append(
+                Prediction(
+                    image=sample.name,
+                    probabilities={name: float(f"{value:.7g}") for name, value in zip(classes, outcome.scores, strict=True)},
+                    decision=[classes[code] for code in codes.tolist()],
+                    uncertain=uncertainty(self.model, outcome),
+                    thumbnail=outcome.look,
+                )
+            )
+        return answers
+
+
+def uncertainty(model: Model, outcome: Outcome) -> str | None:
+    """Why a prediction should not be relied on, or the empty string; None where the bundle holds nothing that could tell."""
+    del model, outcome
+    return None
+
+
+def open_model(name: str, folder: Path, device: str, limits: Limits) -> Served:
+    """Open a bundle and check that it reproduces itself.
+
+    Raises:
+        MissingInputError, BundleError: see `Model`.
+    """
+    model = Model(folder, device=device)
+    bundle = model.bundle
+    pattern = file_pattern(load_config({"data": bundle.provenance.get("data", {})}).data)
+    by_channel = len(bundle.reading.channels) > 1
+    body = ModelBody(
+        name=name,
+        task=bundle.task.value,
+        classes=list(model.classes),
+        thresholds=_thresholds(model),
+        channels=list(bundle.network.geometry.channels),
+        files=[channel.source for channel in bundle.reading.channels] if by_channel else [],
+        size=bundle.network.geometry.size,
+        backbone=str(bundle.provenance.get("backbone", "")),
+        card=_card(folder),
+        weights_sha256=json.loads((folder / "model.json").read_text(encoding="utf-8"))["weights_sha256"],
+        explains=explaining.is_possible(),
+        limits=LimitsBody(body_bytes=limits.body_bytes, images=limits.images, pixels=limits.pixels, seconds=limits.seconds),
+    )
+    return Served(name, model, BundleEngine(model, limits.pixels), body, pattern)
+
+
+def _card(folder: Path) -> str:
+    card = folder / "README.md"
+    return card.read_text(encoding="utf-8") if card.is_file() else ""
+
+
+def _thresholds(model: Model) -> Thresholds:
+    decision, classes = model.bundle.decision, model.classes
+    if model.bundle.task is Task.MULTICLASS:
+        return Thresholds(rule="highest")
+    if model.bundle.task is Task.BINARY:
+        return Thresholds(rule="second_class", values={classes[1]: decision.threshold})
+    values = decision.thresholds or (decision.threshold,) * len(classes)
+    return Thresholds(rule="each_class", values=dict(zip(classes, values, strict=True)), at_least_one=decision.at_least_one)
+
+
+class Models:
+    """The models by name; empty until they are open."""
+
+    def __init__(self) -> None:
+        self._served: dict[str, Served] = {}
+
+    def add(self, served: Served) -> None:
+        """Make a model known."""
+        self._served[served.name] = served
+
+    @property
+    def names(self) -> list[str]:
+        """In the order of the command line."""
+        return list(self._served)
+
+    def find(self, name: str | None) -> Served:
+        """The model of a name, or the only one.
+
+        Raises:
+            Refusal: 404 no such model; 422 none was named where there are several.
+        """
+        if name is None:
+            if len(self._served) != 1:
+                raise Refusal(422, f"several models are served; say which: ?model= {' or '.join(self._served)}")
+            return next(iter(self._served.values()))
+        if name not in self._served:
+            raise Refusal(404, f"no model {name[:100]!r}.{did_you_mean(name[:100], self._served)} Served are: {', '.join(self._served)}")
+        return self._served[name]
