@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pytest
 
 from coverslip.cli import main
 from coverslip.simulate import simulate
+from servers import Server, coverslip_server
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,10 @@ SMALL = (
 def nothing_left(run: Path) -> bool:
     """No run, or one with nothing but a log that says why it stopped."""
     return not run.exists() or {path.name for path in run.iterdir()} <= {"run.log"}
+
+
+def images_of(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix in (".png", ".jpg"))
 
 
 @pytest.fixture
@@ -104,3 +109,10 @@ def cell_run(cells: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(start.config, start.folder, recipe="hpa-28")
     write_report(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def server(gel_run: Path, cell_run: Path) -> Iterator[Server]:
+    """A server of two models, without a token, that is asked by several modules."""
+    with coverslip_server(f"gel={gel_run}", f"cells={cell_run}") as running:
+        yield running

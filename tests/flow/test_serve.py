@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,20 +11,9 @@ import tifffile
 from PIL import Image
 
 import coverslip
-from servers import Server, coverslip_server
+from servers import Server
 
-from .conftest import Cli
-
-
-@pytest.fixture(scope="module")
-def server(gel_run: Path, cell_run: Path) -> Iterator[Server]:
-    """Two models, no token."""
-    with coverslip_server(f"gel={gel_run}", f"cells={cell_run}") as running:
-        yield running
-
-
-def images_of(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix in (".png", ".jpg"))
+from .conftest import Cli, images_of
 
 
 def test_the_server_says_what_predict_says(server: Server, gel_run: Path, gels: Path) -> None:

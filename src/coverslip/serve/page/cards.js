@@ -1,0 +1,92 @@
+// One card an image: picture, label, bars, correction. Cards are made once and then changed.
+
+import { ranked } from "./rules.js";
+
+const BARS = 3;
+
+export function element(tag, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+/** Bars of probabilities; `marks` gives the threshold of a class, or nothing. */
+export function bars(classes, probabilities, labels, marks) {
+  return classes.map((name) => {
+    const fill = element("i");
+    fill.style.width = `${100 * probabilities[name]}%`;
+    const track = element("span", { className: "track" }, fill);
+    if (marks[name] !== undefined) {
+      const mark = element("b");
+      mark.style.left = `${100 * marks[name]}%`;
+      track.append(mark);
+    }
+    const row = element(
+      "li", { className: labels.includes(name) ? "said" : "" },
+      element("span", { className: "class", textContent: name, title: name }), track,
+      element("span", { className: "number", textContent: probabilities[name].toFixed(3) }),
+    );
+    return row;
+  });
+}
+
+/** The words of a verdict: labels, and what else is to be known. */
+export function verdict(record, labels) {
+  if (record.error) return [element("span", { className: "badge stop", textContent: "not read" })];
+  if (!record.prediction) return [element("span", { className: "badge", textContent: "waiting" })];
+  const shown = labels.length ? labels.map((name) => element("span", { className: "label", textContent: name })) : [element("span", { className: "label none", textContent: "no label" })];
+  if (record.corrected) shown.push(element("span", { className: "badge", textContent: "corrected" }));
+  else if (record.checked) shown.push(element("span", { className: "badge", textContent: "checked" }));
+  if (record.prediction.uncertain) shown.push(element("span", { className: "badge warn", textContent: "uncertain", title: record.prediction.uncertain }));
+  return shown;
+}
+
+/** A card for a record. `act` holds `open(record)` and `correct(record, labels or null)`. */
+export function makeCard(record, model, act) {
+  const image = element("img", { alt: "", decoding: "async", hidden: true });
+  const look = element("button", { type: "button", className: "look" }, image);
+  look.addEventListener("click", () => act.open(record));
+  const parts = {
+    image, look,
+    name: element("p", { className: "name" }),
+    verdict: element("p", { className: "verdict" }),
+    error: element("p", { className: "error", hidden: true }),
+    bars: element("ul", { className: "bars" }),
+    correct: model.task === "multilabel" ? correctButton(record, act) : correctChoice(record, model, act),
+  };
+  const card = element("li", { className: "card" }, look, parts.name, parts.verdict, parts.error, parts.bars, parts.correct);
+  card.parts = parts;
+  return card;
+}
+
+export function showCard(card, record, model, labels, marks) {
+  const { parts } = card;
+  parts.name.textContent = record.name;
+  parts.name.title = record.name;
+  parts.look.setAttribute("aria-label", `${record.name}: ${record.error ? "not read" : labels.join(", ") || "no label yet"}. Open`);
+  if (record.prediction?.thumbnail && parts.image.hidden) {
+    parts.image.src = record.prediction.thumbnail;
+    parts.image.hidden = false;
+  }
+  card.classList.toggle("failed", Boolean(record.error));
+  parts.verdict.replaceChildren(...verdict(record, labels));
+  parts.error.hidden = !record.error;
+  parts.error.textContent = record.error ?? "";
+  const prediction = record.prediction;
+  parts.bars.replaceChildren(...(prediction ? bars(ranked(model, prediction).slice(0, BARS), prediction.probabilities, labels, marks) : []));
+  parts.correct.hidden = !prediction;
+  const choice = parts.correct.querySelector("select");
+  if (choice) choice.value = record.corrected ? record.corrected[0] ?? "" : "";
+}
+
+function correctChoice(record, model, act) {
+  const choice = element("select", {}, new Option("as predicted", ""), ...model.classes.map((name) => new Option(name, name)));
+  choice.addEventListener("change", () => act.correct(record, choice.value ? [choice.value] : null));
+  return element("label", { className: "correct" }, "Right label ", choice);
+}
+
+function correctButton(record, act) {
+  const button = element("button", { type: "button", textContent: "Correct labels" });
+  button.addEventListener("click", () => act.open(record));
+  return element("p", { className: "correct" }, button);
+}

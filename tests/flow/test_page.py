@@ -1,0 +1,295 @@
+"""The page, in a real Chromium."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator
+from importlib.resources import files as resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from PIL import Image
+
+from browser import LOOKS, chromium, look_at
+from servers import Server
+
+from .conftest import TINY, Cli, images_of
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as running:
+        yield running
+
+
+@pytest.fixture
+def page(browser: Browser, server: Server) -> Iterator[Page]:
+    """The page at desktop size, ready; it must not have made a mistake, nor asked anybody but the server."""
+    with opened(browser, server, "light") as shown:
+        yield shown
+
+
+class opened:  # noqa: N801
+    """A page that is looked at in one way."""
+
+    def __init__(self, browser: Browser, server: Server, look: str) -> None:
+        self.context = browser.new_context(**LOOKS[look])
+        self.address = server.address
+        self.mistakes: list[str] = []
+        self.asked: list[str] = []
+
+    def __enter__(self) -> Page:
+        page = self.context.new_page()
+        page.on("pageerror", lambda error: self.mistakes.append(str(error)))
+        page.on("request", lambda request: self.asked.append(request.url))
+        page.goto(self.address)
+        page.locator("#choose-files:enabled").wait_for()
+        return page
+
+    def __exit__(self, *_: object) -> None:
+        self.context.close()
+        assert self.mistakes == []
+        assert len(self.asked) > 8
+        assert [url for url in self.asked if not url.startswith((self.address, "data:", "blob:"))] == []
+
+
+def add(page: Page, files: list[Path], cards: int, where: str = "#files") -> None:
+    page.set_input_files(where, files)
+    page.locator(".card").nth(cards - 1).wait_for()
+    page.locator("#progress").wait_for(state="hidden")
+    assert page.locator(".card").count() == cards
+
+
+def labels(page: Page) -> list[str]:
+    """The label of each card that is shown."""
+    return [" + ".join(card.locator(".label").all_text_contents()) for card in page.locator(".card").all()]
+
+
+def names(page: Page) -> list[str]:
+    return [Path(name).name for name in page.locator(".card .name").all_text_contents()]
+
+
+def drawn(page: Page) -> None:
+    """Wait until what was asked for is drawn."""
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def set_threshold(page: Page, value: float) -> None:
+    page.locator("#threshold").evaluate(
+        "(slider, value) => { slider.value = value; slider.dispatchEvent(new Event('input')); }", str(value)
+    )
+
+
+def test_many_images_get_pictures_labels_and_bars(page: Page, server: Server, gels: Path, tmp_path: Path) -> None:
+    (tmp_path / "letter.png").write_text("Dear reader")
+    chosen = images_of(gels)[:12]
+    answer = server.send("/predict?model=gel", chosen).json()["predictions"]
+    add(page, [*chosen, tmp_path / "letter.png"], 13)
+    assert names(page) == [*[path.name for path in chosen], "letter.png"]
+    assert labels(page) == [*[row["decision"][0] for row in answer], ""]
+    for place, row in enumerate(answer):
+        shown = page.locator(".card").nth(place).locator(".bars .number").all_text_contents()
+        assert sorted(shown) == sorted(f"{value:.3f}" for value in row["probabilities"].values())
+    assert page.locator(".card .look img").evaluate_all("all => all.filter((one) => one.naturalWidth > 0).length") == 12
+    assert "not an image" in page.locator(".card").nth(12).locator(".error").text_content()
+    assert page.locator("#summary").text_content().endswith("; 1 not read")
+
+
+def test_files_that_are_dropped(page: Page, gels: Path) -> None:
+    data = [(path.name, base64.b64encode(path.read_bytes()).decode()) for path in images_of(gels)[:3]]
+    transfer = page.evaluate_handle(
+        """(files) => {
+          const transfer = new DataTransfer();
+          for (const [name, text] of files) transfer.items.add(new File([Uint8Array.from(atob(text), (one) => one.charCodeAt(0))], name));
+          return transfer;
+        }""",
+        data,
+    )
+    for kind in ("dragenter", "dragover", "drop"):
+        page.dispatch_event("#drop", kind, {"dataTransfer": transfer})
+    page.locator(".card .label").nth(2).wait_for()
+    assert names(page) == [name for name, _ in data]
+
+
+def test_a_tiff_of_16_bit_is_shown(page: Page, gels: Path, tmp_path: Path) -> None:
+    with Image.open(images_of(gels)[0]) as image:
+        grey = image.convert("L")
+    tifffile.imwrite(tmp_path / "deep.tif", np.asarray(grey).astype(np.uint16) * 200)
+    add(page, [tmp_path / "deep.tif"], 1)
+    assert page.locator(".look img").evaluate("one => one.naturalWidth") == 32
+    page.locator(".look").click()
+    assert page.locator("#detail-caption").text_content() == "what the network sees"
+
+
+def test_a_threshold_that_is_moved_changes_the_labels(page: Page, server: Server, gels: Path) -> None:
+    chosen = images_of(gels)[::4]
+    add(page, chosen, 10)
+    scores = [row["probabilities"]["not_gel"] for row in server.send("/predict?model=gel", chosen).json()["predictions"]]
+    own = labels(page)
+    middle = sorted(scores)[4] + 1e-4
+    set_threshold(page, middle)
+    drawn(page)
+    moved = round(middle * 1000) / 1000
+    assert labels(page) == ["not_gel" if score >= moved else "gel" for score in scores]
+    assert {"gel", "not_gel"} == set(labels(page))
+    assert page.locator("#threshold-value").text_content() == f"{moved:.3f}"
+    page.click("#threshold-reset")
+    drawn(page)
+    assert labels(page) == own
+
+
+def test_filter_and_order(page: Page, server: Server, gels: Path) -> None:
+    chosen = images_of(gels)[:8]
+    add(page, chosen, 8)
+    rows = server.send("/predict?model=gel", chosen).json()["predictions"]
+    by_doubt = [row["image"] for row in sorted(rows, key=lambda row: max(row["probabilities"].values()))]
+    page.select_option("#order", "least")
+    drawn(page)
+    assert names(page) == by_doubt
+    page.select_option("#order", "most")
+    drawn(page)
+    assert names(page) == by_doubt[::-1]
+    page.fill("#find", chosen[3].stem)
+    drawn(page)
+    assert names(page) == [chosen[3].name]
+    page.fill("#find", "nothing like it")
+    page.locator("#nothing").wait_for()
+
+
+def test_the_keyboard_is_enough(page: Page, gels: Path) -> None:
+    add(page, images_of(gels)[:6], 6)
+    first = labels(page)
+    page.locator(".look").first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    page.locator("#detail[open]").wait_for()
+    assert page.locator("#detail-name").text_content() == names(page)[1]
+    page.keyboard.press("2")  # the second class
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#detail-name").text_content() == names(page)[2]
+    page.keyboard.press("1")
+    page.keyboard.press("Escape")
+    page.locator("#detail").wait_for(state="hidden")
+    assert page.evaluate("document.activeElement.closest('.card') === document.querySelectorAll('.card')[2]")
+    drawn(page)
+    assert labels(page) == [first[0], "not_gel", "gel", *first[3:]]
+    page.select_option("#only-state", "corrected")
+    drawn(page)
+    changed = [place for place, (now, then) in enumerate(zip([first[0], "not_gel", "gel", *first[3:]], first, strict=True)) if now != then]
+    assert page.locator(".card").count() == len(changed) >= 1
+    page.select_option("#only-state", "unchecked")
+    drawn(page)
+    assert page.locator(".card").count() == 4
+
+
+def test_the_corrected_table_is_the_next_training_set(page: Page, cli: Cli, gel_run: Path, gels: Path, tmp_path: Path) -> None:
+    add(page, [gels], 40, "#folder")
+    truth = {path.name: path.parent.name for path in images_of(gels)}
+    corrected = 0
+    for card, name in zip(page.locator(".card").all(), names(page), strict=True):
+        if card.locator(".label").text_content() != truth[name]:
+            card.locator("select").select_option(truth[name])
+            corrected += 1
+    assert corrected > 0
+    drawn(page)
+    assert f"{corrected} corrected" in page.locator("#summary").text_content()
+    with page.expect_download() as waiting:
+        page.click("#download")
+    table = gels.parent / "gel-labels.csv"
+    waiting.value.save_as(table)
+    found = pd.read_csv(table)
+    assert list(found.columns) == ["image", "label", "predicted", "corrected", "checked", "uncertain", "p_gel", "p_not_gel"]
+    assert len(found) == 40
+    assert (found["corrected"] == "yes").sum() == corrected
+    assert all(truth[Path(row.image).name] == row.label for row in found.itertuples())
+    own = ["training.epochs=1", "training.regime=finetune", f"model.weights={gel_run}"]
+    small = [text for text in TINY if text != "-s" and not text.startswith(("training.", "model.weights"))]
+    done = cli("train", table, "--recipe", "quick", *[word for text in [*small, *own] for word in ("-s", text)], "--out", tmp_path / "next")
+    assert done.status == 0, done.err
+    assert (tmp_path / "next" / "bundle" / "model.json").exists()
+
+
+def test_samples_of_four_files_with_several_labels(page: Page, cells: Path) -> None:
+    page.select_option("#model", "cells")
+    page.locator("#hint", has_text="red, green, blue, yellow").wait_for()
+    add(page, [cells / "images"], 24, "#folder")
+    assert names(page)[0] == sorted({path.name.rpartition("_")[0] for path in images_of(cells)})[0]
+    set_threshold(page, 0.999)
+    drawn(page)
+    assert set(labels(page)) <= {"no label"} or all(" + " not in one for one in labels(page))
+    page.locator(".look").first.click()
+    choices = page.locator("#correct-choices input")
+    assert choices.count() == 12
+    for place in range(12):
+        choices.nth(place).set_checked(place in (1, 3))
+    page.keyboard.press("Escape")
+    drawn(page)
+    wanted = page.evaluate("[...document.querySelectorAll('#only-label option')].map((one) => one.textContent)")
+    assert labels(page)[0] == f"{wanted[2]} + {wanted[4]}"
+    with page.expect_download() as waiting:
+        page.click("#download")
+    found = pd.read_csv(waiting.value.path(), keep_default_na=False)
+    assert found["label"][0] == f"{wanted[2]}|{wanted[4]}"
+    assert len(found) == 24
+
+
+def test_another_model_looks_at_the_same_images(page: Page, gels: Path) -> None:
+    add(page, images_of(gels)[:2], 2)
+    page.select_option("#model", "cells")
+    page.locator(".card .error").nth(1).wait_for()
+    assert "channel" in page.locator(".card .error").first.text_content()
+    page.select_option("#model", "gel")
+    page.locator(".card .label").nth(1).wait_for()
+
+
+def test_what_cannot_be_explained_is_said(page: Page, server: Server, gels: Path) -> None:
+    if server.get("/model?model=gel").json()["explains"]:
+        pytest.skip("this version explains")
+    add(page, images_of(gels)[:1], 1)
+    page.locator(".look").click()
+    assert "cannot explain" in page.locator("#heat-message").text_content()
+    assert server.send("/explain?model=gel", images_of(gels)[:1]).status_code == 501
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_nothing_overlaps_or_is_cut_off(browser: Browser, server: Server, gels: Path, cells: Path, tmp_path: Path, look: str) -> None:
+    (tmp_path / "letter.png").write_text("Dear reader")
+    with opened(browser, server, look) as page:
+        look_at(page, f"{look}-empty", 6, tmp_path)
+        background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        brightness = sum(map(int, re.findall(r"\d+", background)[:3])) / 3
+        assert brightness < 60 if look == "dark" else brightness > 200
+        add(page, [*images_of(gels)[:5], tmp_path / "letter.png"], 6)
+        page.locator(".card select").first.select_option("not_gel")
+        page.set_input_files("#files", images_of(gels)[:1])  # again
+        page.locator(".notice").wait_for()
+        look_at(page, f"{look}-results", 80, tmp_path)
+        page.locator(".look").first.click()
+        page.locator("#detail-image").wait_for()
+        look_at(page, f"{look}-detail", 18, tmp_path)
+        page.keyboard.press("Escape")
+        page.click("#about-open")
+        look_at(page, f"{look}-about", 3, tmp_path)
+        page.keyboard.press("Escape")
+        page.select_option("#model", "cells")
+        page.locator("#hint", has_text="yellow").wait_for()
+        page.click("#clear")
+        add(page, images_of(cells)[:8], 2)
+        look_at(page, f"{look}-cells", 40, tmp_path)
+        page.locator(".look").first.click()
+        look_at(page, f"{look}-cells-detail", 60, tmp_path)
+
+
+def test_the_files_of_the_page_name_no_outside_address() -> None:
+    found = [entry for entry in resources("coverslip.serve.page").iterdir() if entry.name.endswith((".html", ".css", ".js"))]
+    assert len(found) >= 9
+    for entry in found:
+        assert re.findall(r"(?:https?:)?//[\w.-]+\.\w+|@import|url\(", entry.read_text(encoding="utf-8")) == [], entry.name
