@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from coverslip.data.decoding import ImageReadError
 from coverslip.runtime import package_versions
 from coverslip.serve.answers import Explanation, Health, ModelBody, ModelsBody, Prediction, Predictions, Problem, RefusalBody, Timing
-from coverslip.serve.guard import Guard
+from coverslip.serve.guard import Guard, is_open
 from coverslip.serve.metrics import CONTENT_TYPE, Counting
 from coverslip.serve.page import page_files
 from coverslip.serve.refusals import Refusal, RefusalResponse, answer_refusal
@@ -202,7 +202,9 @@ def _document_token(app: FastAPI) -> None:
     def openapi() -> dict[str, Any]:
         document = build()
         document.setdefault("components", {})["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-        document["security"] = [{"token": []}]
+        for path, item in document["paths"].items():
+            for operation in item.values():
+                operation["security"] = [] if is_open(path) else [{"token": []}]
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

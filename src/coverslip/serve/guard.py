@@ -92,7 +92,7 @@ class Guard:
             if name not in self._hosts:
                 return Refusal(400, f"this server is not called {name[:100] or 'nothing'}; ask it as localhost, or start it with a token")
             return None
-        if _is_open(path):
+        if is_open(path):
             return None
         kind, _, said = headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer" and hmac.compare_digest(_digest(said.strip()), self._digest):
@@ -101,7 +101,8 @@ class Guard:
         return Refusal(401, f"{found}; expected the header  Authorization: Bearer TOKEN", headers={"WWW-Authenticate": "Bearer"})
 
 
-def _is_open(path: str) -> bool:
+def is_open(path: str) -> bool:
+    """Whether a path needs no token."""
     return any(path == one or (len(one) > 1 and one.endswith("/") and path.startswith(one)) for one in OPEN_PATHS)
 
 

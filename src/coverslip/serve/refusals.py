@@ -11,8 +11,8 @@ from starlette.types import Receive, Scope, Send
 
 from coverslip.serve.answers import Problem, RefusalBody
 
-LINGER_SECONDS = 2.0
-"""For how long the rest of a body that nobody wants is read and thrown away, so that the client gets to see the answer."""
+LINGER_SECONDS, LINGER_BYTES = 2.0, 16_000_000
+"""How much of the rest of a body that nobody wants is read and thrown away, so that the client gets to see the answer."""
 
 
 class Refusal(Exception):  # noqa: N818
@@ -50,8 +50,9 @@ class RefusalResponse(JSONResponse):
         await send({"type": "http.response.body", "body": self.body, "more_body": True})
         try:
             async with asyncio.timeout(LINGER_SECONDS):
-                while (message := await receive()).get("more_body", False):
-                    del message
+                left = LINGER_BYTES
+                while left > 0 and (message := await receive()).get("more_body", False):
+                    left -= len(message["body"])
         except TimeoutError:
             pass
         await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -32,6 +32,7 @@ SHUTDOWN_GRACE_SECONDS = 5
 class PatientProtocol(H11Protocol):
     """HTTP/1.1 of uvicorn, which ends connections whose request never comes, or whose answer is never read."""
 
+    head_seconds = HEAD_SECONDS
     _head_timer: asyncio.TimerHandle | None = None
     _answered_at: float | None = None
 
@@ -66,7 +67,7 @@ class PatientProtocol(H11Protocol):
         if self.conn.their_state is not h11.IDLE:
             self._forget_head()
         elif self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_SECONDS, self._head_is_late)
+            self._head_timer = self.loop.call_later(self.head_seconds, self._head_is_late)
 
     def _forget_head(self) -> None:
         if self._head_timer is not None:
@@ -77,6 +78,11 @@ class PatientProtocol(H11Protocol):
         self._head_timer = None
         if self.conn.their_state is h11.IDLE and (self.cycle is None or self.cycle.response_complete):
             self.transport.close()
+
+
+def protocol_with(head_seconds: float) -> type[PatientProtocol]:
+    """The protocol with another patience for heads of requests."""
+    return type("PatientProtocol", (PatientProtocol,), {"head_seconds": head_seconds})
 
 
 def run_server(
@@ -118,7 +124,8 @@ def run_server(
             when_ready()
 
     config = uvicorn.Config(
-        build_app(service, token, [host], opened), http=PatientProtocol, ws="none", lifespan="on", log_level="error", access_log=False,
+        build_app(service, token, [host], opened), http=protocol_with(min(HEAD_SECONDS, limits.upload_seconds)), ws="none",
+        lifespan="on", log_level="error", access_log=False,
         server_header=False, proxy_headers=False, timeout_keep_alive=KEEP_ALIVE_SECONDS, limit_concurrency=limits.connections,
         timeout_graceful_shutdown=round(limits.upload_seconds + limits.seconds) + SHUTDOWN_GRACE_SECONDS,
     )  # fmt: skip
