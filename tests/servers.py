@@ -87,6 +87,157 @@ def silent_server() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-import urllib.error
-import urllib.request
-from collections.abc import Iterable, Iterator
+SECONDS_TO_START = 60
+
+
+@contextmanager
+def moto_server() -> Iterator[str]:
+    """An S3 server (moto) with the bucket `bucket`, as its address; its packages may lie in the folder COVERSLIP_TEST_SERVERS."""
+    beside = os.environ.get("COVERSLIP_TEST_SERVERS")
+    if importlib.util.find_spec("moto") is None and beside is None:
+        pytest.skip("moto is not installed")
+    environment = {**os.environ, **({"PYTHONPATH": beside} if beside else {})}
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    with _running([sys.executable, "-m", "moto.server", "-p", str(port)], address, environment):
+        _ask("PUT", f"{address}/bucket")
+        yield address
+
+
+@contextmanager
+def azurite_server() -> Iterator[str]:
+    """An Azure server (Azurite, from npm), as its endpoint; skips where there is none."""
+    program = shutil.which("azurite-blob") or os.environ.get("COVERSLIP_TEST_AZURITE")
+    if program is None:
+        pytest.skip("Azurite is not installed: npm install -g azurite")
+    port = free_port()
+    place = Path(tempfile.mkdtemp(prefix="coverslip-azurite-"))
+    command = [program, "--blobHost", "127.0.0.1", "--blobPort", str(port), "--location", str(place), "--silent", "--skipApiVersionCheck"]
+    try:
+        with _running(command, f"http://127.0.0.1:{port}", dict(os.environ)):
+            yield f"http://127.0.0.1:{port}/devstoreaccount1"
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+@contextmanager
+def gcs_server() -> Iterator[str]:
+    """A server of Google Cloud Storage (fake-gcs-server) with the bucket `bucket`, as its address; skips where there is none."""
+    program = shutil.which("fake-gcs-server") or os.environ.get("COVERSLIP_TEST_GCS")
+    if program is None:
+        pytest.skip("fake-gcs-server is not installed")
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    command = [
+        program,
+        "-backend",
+        "memory",
+        "-scheme",
+        "http",
+        "-host",
+        "127.0.0.1",
+        "-port",
+        str(port),
+        "-public-host",
+        f"127.0.0.1:{port}",
+    ]
+    with _running(command, address, dict(os.environ)):
+        _ask("POST", f"{address}/storage/v1/b?project=test", b'{"name": "bucket"}', {"Content-Type": "application/json"})
+        yield address
+
+
+@contextmanager
+def _running(command: list[str], address: str, environment: dict[str, str]) -> Iterator[None]:
+    """A program that answers at an address, for as long as the block lasts."""
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(10 * SECONDS_TO_START):
+            if process.poll() is not None:
+                raise RuntimeError(f"{command[0]} ended with status {process.returncode}")
+            try:
+                _ask("GET", address)
+                break
+            except urllib.error.URLError:
+                time.sleep(0.1)
+        yield
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _ask(method: str, url: str, data: bytes | None = None, headers: dict[str, str] | None = None) -> None:
+    request = urllib.request.Request(url, data=data, method=method, headers=headers or {})
+    try:
+        urllib.request.urlopen(request, timeout=10).close()
+    except urllib.error.HTTPError as answer:
+        answer.close()
+
+
+@dataclass(frozen=True)
+class Server:
+    """`coverslip serve` in a process of its own."""
+
+    address: str
+    process: subprocess.Popen[str]
+
+    @property
+    def port(self) -> int:
+        return int(self.address.rpartition(":")[2])
+
+    def get(self, path: str, **options: Any) -> requests.Response:
+        return requests.get(self.address + path, timeout=60, **options)
+
+    def send(self, path: str, files: Iterable[Path | tuple[str, bytes]], **options: Any) -> requests.Response:
+        """Post files, or names with bytes, as the parts `images`."""
+        named = [file if isinstance(file, tuple) else (file.name, file.read_bytes()) for file in files]
+        return requests.post(self.address + path, files=[("images", one) for one in named], timeout=120, **options)
+
+    def memory(self) -> int:
+        """Bytes of the process that are in memory now."""
+        return int(psutil.Process(self.process.pid).memory_info().rss)
+
+    def connect(self) -> socket.socket:
+        """A bare connection."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=60)
+
+    def ask(self, text: bytes) -> bytes:
+        """What comes back for raw bytes, until the server closes or is silent for two seconds."""
+        with self.connect() as connection:
+            connection.sendall(text)
+            connection.settimeout(2)
+            answer = b""
+            try:
+                while more := connection.recv(65_536):
+                    answer += more
+            except TimeoutError:
+                pass
+            return answer
+
+    def wait_until_ready(self) -> None:
+        deadline = time.monotonic() + 120
+        while self.get("/health").status_code != 200:
+            assert time.monotonic() < deadline, "the server did not become ready"
+            time.sleep(0.05)
+
+
+@contextmanager
+def coverslip_server(*arguments: object, port: int = 0, ready: bool = True) -> Iterator[Server]:
+    """The real command, at a free port unless one is given, stopped at the end of the block if it still runs; it must not complain."""
+    command = [sys.executable, "-m", "coverslip", "serve", *map(str, arguments), "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().strip()
+        assert address.startswith("http://"), process.communicate()
+        server = Server(address, process)
+        try:
+            if ready:
+                server.wait_until_ready()
+            yield server
+        finally:
+            process.terminate()
+            try:
+                said = process.communicate(timeout=30)[1]
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+    assert "Traceback" not in said, said
