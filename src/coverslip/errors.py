@@ -11,7 +11,8 @@
     ├── BundleError (ValueError)           a bundle is incomplete, changed, or fails its self-test
     ├── ExportError (RuntimeError)         a model cannot be written in another format, or does not agree with itself there
     ├── ResourceError (RuntimeError)       memory, disk or time ran out
-    │   └── RunFolderError                 a run folder is taken, or damaged
+    │   ├── RunFolderError                 a run folder is taken, or damaged
+    │   └── LostProcessError               one of the processes that train together has ended, or does not answer
     ├── UnreachableError (ConnectionError) a service does not answer at the address that was given
     └── MissingExtraError (ImportError)    an optional package is not installed
 
@@ -82,6 +83,10 @@ class ResourceError(CoverslipError, RuntimeError):
 
 class RunFolderError(ResourceError):
     """A run folder is taken by another run, or one of its files is damaged."""
+
+
+class LostProcessError(ResourceError):
+    """One of the processes that train a model together has ended, or does not answer any more."""
 
 
 class UnreachableError(CoverslipError, ConnectionError):

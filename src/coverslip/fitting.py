@@ -24,9 +24,10 @@ from coverslip.preparing import Prepared, choose_range, inverts
 from coverslip.record import RunFolder
 from coverslip.runtime import Progress, derived_seed
 from coverslip.structures import FloatArray, IntArray
-from coverslip.training.features import FeatureStore
+from coverslip.training.features import FeatureStore, module_hash
 from coverslip.training.fit import Fitted, fit
 from coverslip.training.loop import Plan, Samples
+from coverslip.training.ranks import current
 from coverslip.training.validation import Looks
 
 RANDOM_PROBE = "a frozen backbone of random weights: a baseline, no model to use"
@@ -44,11 +45,18 @@ class Fits:
     """All fits of one run: the folds, then the model that is kept. Steps found for a budget hold for all of them.
 
     `seconds` is what they took, without the time that went into features. `looks` are those of every fit; fits of class groups,
-    which are parts of a model, have none.
+    which are parts of a model, have none. Where several processes train together those of the first tell the others what to do;
+    theirs have no `place` to write to.
     """
 
     def __init__(
-        self, data: Prepared, place: RunFolder, progress: Progress, frozen: FrozenBackbones | None = None, *, looks: Looks | None = None
+        self,
+        data: Prepared,
+        place: RunFolder | None,
+        progress: Progress,
+        frozen: FrozenBackbones | None = None,
+        *,
+        looks: Looks | None = None,
     ) -> None:
         self.data = data
         self.frozen = frozen or FrozenBackbones()
@@ -110,6 +118,10 @@ class Fits:
 
     def fit(self, rows: IntArray, validation: IntArray, name: str) -> Fitted:
         """One fit, of all class groups one after the other, resumed from its checkpoints when there are some."""
+        ranks = current()
+        ranks.tell("fit", config=self.config, rows=rows, validation=validation, name=name)
+        ranks.agree("images", lambda: self.data.pixels.key)
+        ranks.agree("weights", lambda: module_hash(self.templates[0]))
         if self.data.samples.several and len(np.unique(self.data.samples.targets[rows], axis=0)) < 2:
             raise InputError("all images of the training part carry the same labels; check the split, or the labels")
         if len(self.columns) == 1:
@@ -123,7 +135,8 @@ class Fits:
         split = self.config.split
         fitted = fit(
             self.network(rows, group), samples, rows, validation, self.config,
-            minutes=minutes, checkpoint=self.place.checkpoint(name), every_row=self.frozen.every_row or split.folds > 0,
+            minutes=minutes, checkpoint=self.place.checkpoint(name) if self.place else None,
+            every_row=self.frozen.every_row or split.folds > 0,
             on_plan=self._note_plan, progress=self.progress,
             looks=self.looks if len(self.columns) == 1 else None,
         )  # fmt: skip
@@ -143,7 +156,8 @@ class Fits:
     def _note_plan(self, plan: Plan) -> None:
         if self.config.training.minutes and self.config.training.steps is None:
             self.config = with_values(self.config, training={"steps": plan.steps})
-            self.place.write_config(self.config)
+            if self.place:
+                self.place.write_config(self.config)
 
     def folds(self) -> FoldScores | None:
         """Train and score every fold; None without folds."""
@@ -161,12 +175,13 @@ class Fits:
     def fold(self, folds: IntArray, repeat: int, number: int) -> FloatArray:
         """Scores of the rows of one fold by a model that learned from the others; kept, so that a resumed run has them."""
         name = f"fold-{repeat}-{number}"
-        kept = self.place.load_fold(name)
+        kept = self.place.load_fold(name) if self.place else None
         if kept is None:
             train, validation, outside = self.fold_rows(folds, number)
             fitted = self.fit(train, validation, name)
             kept = fitted.scores(self.data.samples, outside), fitted.history
-            self.place.keep_fold(name, *kept)
+            if self.place:
+                self.place.keep_fold(name, *kept)
         scores, history = kept
         self.history += [{"fold": f"{repeat + 1}.{number + 1}", **row} for row in history]
         return scores

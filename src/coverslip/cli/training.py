@@ -40,13 +40,23 @@ def train(
     mlflow: Mlflow = None,
     endpoint: Endpoint = None,
 ) -> None:
-    """Train, judge and save a classifier, and write its report."""
+    """Train, judge and save a classifier, and write its report. Several processes, started by torchrun, train one model."""
     from coverslip.record import RUN_ENDS
     from coverslip.start import begin
     from coverslip.storage import place
     from coverslip.study.tracking import Tracking
+    from coverslip.training.ranks import together
 
-    with sent(None if dry_run else out_folder, resume=resume, last=RUN_ENDS) as folder, progress_bar() as progress:
+    with (
+        together() as ranks,
+        sent(None if dry_run or not ranks.first else out_folder, resume=resume, last=RUN_ENDS) as folder,
+        progress_bar() as progress,
+    ):
+        if not ranks.first:
+            from coverslip.companion import accompany
+
+            accompany(ranks)
+            return
         start = begin(data, recipe=recipe, settings=settings or [], out=folder, resume=resume)
         err.print(f"[bold]{start.recipe}[/bold]: {start.why}", soft_wrap=False)
         if resume and not (start.folder / "config.toml").is_file():

@@ -45,9 +45,9 @@ def measure_learning_curve(folder: Path, *, progress: Progress = no_progress) ->
         raise InputError(
             "a learning curve is judged on the test part, or on folds, and this run has neither; set split.test or split.folds"
         )
-    rows = []
+    rows, place = [], RunFolder(folder, resume=False)
     for number, share in enumerate(SHARES):
-        learner = Fits(data, RunFolder(folder, resume=False), no_progress)
+        learner = Fits(data, place, no_progress)
         if learner.config.training.steps:
             steps = max(1, round(learner.config.training.steps * share))
             learner.config = with_values(learner.config, training={"steps": steps})
@@ -56,7 +56,7 @@ def measure_learning_curve(folder: Path, *, progress: Progress = no_progress) ->
         accuracy = {name: numbers["accuracy"][name] for name in ("value", "low", "high")}
         rows.append({"share": share, "images": images, **accuracy, "macro_f1": numbers["macro_f1"]["value"]})
         progress("curve", number + 1, len(SHARES), {})
-        learner.place.clean()
+        place.clean()
     frame = pd.DataFrame(rows).rename(columns={"value": "accuracy"})
     write_file(folder / "learning_curve.csv", csv_text(frame))
     return frame

@@ -3,41 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from coverslip.config import AugmentConfig
 from coverslip.data.decoding import PixelArray
-from coverslip.data.transforms import Mixing, augment, mix
+from coverslip.data.transforms import Mixing, augment, blend, change, draw_changes, draw_mixing, mix
 from coverslip.network import Network
+from coverslip.runtime import derived_seed
 from coverslip.structures import IntArray
+from coverslip.training.losses import Loss
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images float32 (n, c, h, w) with their targets, and how mixup blended the images, if it did."""
+    """What one process learns from in a step.
+
+    Attributes:
+        images: float32 (n, c, h, w).
+        targets: those of the whole step; of the n images where one process takes it alone.
+        mixing: how mixup blended the images of the whole step, if it did.
+        own: which of the step's images are these.
+    """
 
     images: Tensor
     targets: Tensor
     mixing: Mixing | None = None
+    own: slice = field(default_factory=lambda: slice(None))
 
     @property
     def shown(self) -> Tensor:
         """The targets of the images, or of those that a blend shows more of."""
         if self.mixing is None:
-            return self.targets
-        own = self.mixing.share >= 0.5
-        return torch.where(own if self.targets.ndim == 1 else own[:, None], self.targets, self.targets[self.mixing.partner])
+            return self.targets[self.own]
+        first = self.mixing.share >= 0.5
+        shown = torch.where(first if self.targets.ndim == 1 else first[:, None], self.targets, self.targets[self.mixing.partner])
+        return shown[self.own]
 
-    def loss(self, measure: Callable[[Tensor, Tensor], Tensor], logits: Tensor) -> Tensor:
+    def loss(self, measure: Loss, logits: Tensor) -> Tensor:
         """The mean loss of the logits, float (n, classes); `measure` gives that of each image."""
-        own = measure(logits, self.targets)
+        own = measure(logits, self.targets[self.own], self.targets)
         if self.mixing is None:
             return own.mean()
-        other = measure(logits, self.targets[self.mixing.partner])
-        return (self.mixing.share * own + (1 - self.mixing.share) * other).mean()
+        others, share = self.targets[self.mixing.partner], self.mixing.share[self.own]
+        return (share * own + (1 - share) * measure(logits, others[self.own], others)).mean()
 
 
 @dataclass(frozen=True)
@@ -65,3 +76,32 @@ def make_batch(network: Network, pixels: PixelArray, targets: IntArray, config: 
         return Batch(images, labels)
     mixed, mixing = mix(images, config.mixup, generator)
     return Batch(mixed, labels, mixing)
+
+
+def make_share(
+    network: Network, read: Callable[[IntArray], PixelArray], targets: IntArray, config: AugmentConfig, seed: int, own: slice
+) -> Batch:
+    """Some images of a step, as `make_batch` makes them of all, of which only these (and those that mixup blends in) are read.
+
+    What is drawn is the same; noise alone, a number a pixel, is drawn by each process for itself.
+
+    Args:
+        network: knows the normalisation and the device.
+        read: gives stored pixels (m, h, w, c) of some of the step's images, int64 (m,).
+        targets: of all n images of the step.
+        config: what may be changed, and how far.
+        seed: of the changes.
+        own: the images that are wanted.
+    """
+    n, generator = len(targets), torch.Generator().manual_seed(seed)
+    changes = draw_changes(n, network.geometry.size, config, generator)
+    mixing = draw_mixing(n, config.mixup, generator) if config.mixup else None
+    mine = torch.arange(n)[own]
+    needed = mine if mixing is None else torch.cat([mine, mixing.partner[own]])
+    noise = torch.Generator().manual_seed(derived_seed("noise", seed, own.start))
+    images = change(network.batch(read(needed.numpy())), changes.take(needed), noise)
+    labels = torch.from_numpy(targets).to(network.device)
+    if mixing is None:
+        return Batch(images, labels, own=own)
+    mixing = Mixing(mixing.share.to(images), mixing.partner.to(network.device))
+    return Batch(blend(images[: len(mine)], images[len(mine) :], mixing.share[own]), labels, mixing, own)

@@ -21,6 +21,7 @@ from coverslip.data.transforms import augment
 from coverslip.network import SCORE_BATCH, Network
 from coverslip.runtime import Progress, derived_seed, hash_text, no_progress
 from coverslip.structures import IntArray
+from coverslip.training.ranks import current
 
 Features = npt.NDArray[np.float32]
 LAYOUT = "2"
@@ -68,7 +69,7 @@ class FeatureStore:
         return self._pieces(rows, view)
 
     def _pieces(self, rows: IntArray, view: int) -> Features:
-        return np.concatenate([self._piece(rows, view, first) for first in range(0, len(rows), PIECE)])
+        return np.concatenate(current().dealt(range(0, len(rows), PIECE), lambda first: self._piece(rows, view, first)))
 
     def _piece(self, rows: IntArray, view: int, first: int) -> Features:
         """Features of the rows from `first` on, as many as an entry of the cache holds."""

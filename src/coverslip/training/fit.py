@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,9 +19,11 @@ from coverslip.models.hardware import keeping_memory
 from coverslip.network import Network, chunks
 from coverslip.runtime import Progress, no_progress
 from coverslip.structures import FloatArray, IntArray
+from coverslip.training.checkpoint import State
 from coverslip.training.features import Features, FeatureStore
 from coverslip.training.loop import HistoryRow, Learner, Plan, Samples, Trial
 from coverslip.training.probe import learn_head, solve_linear_head, solve_linear_heads
+from coverslip.training.ranks import current
 from coverslip.training.validation import Looks
 
 MEASURED = 256
@@ -59,9 +62,12 @@ class Fitted:
         self.network.settled = True
 
     def scores(self, samples: Samples, rows: IntArray) -> FloatArray:
-        """Probabilities, float64 (m, classes), of some rows."""
+        """Probabilities, float64 (m, classes), of some rows, which the processes that train together share out."""
+        ranks = current()
+        ranks.tell("score", rows=rows)
         if self.features is None or self.network.tta != "none":
-            return self.network.scores(chunks(samples.pixels.array, samples.pixels.index[rows]))
+            own = rows[ranks.part(len(rows))]
+            return ranks.gathered(self.network.scores(chunks(samples.pixels.array, samples.pixels.index[own])))
         with torch.inference_mode():
             logits = self.network.classifier.head(torch.from_numpy(self.features.rows(rows)).to(self.network.device))
         return self.network.probabilities(logits).cpu().numpy()
@@ -116,16 +122,17 @@ def fit(
             network.classifier.backbone.requires_grad_(False)
             views = [features.rows(rows, view) for view in probe_views(config)]
             waited = time.perf_counter() - began
-            history = _fit_head(network.classifier.head, views, samples, rows, weights, config, progress)
+            history = _fit_head_once(network.classifier.head, views, samples, rows, weights, config, progress)
             return Fitted(network, history, None, time.perf_counter() - began, features=features, features_seconds=waited)
-        fresh = checkpoint is None or not checkpoint.exists()
+        ranks = current()
+        fresh = ranks.same(lambda: checkpoint is None or not checkpoint.exists())
         if config.training.frozen_first and config.model.weights != "none" and fresh:
-            history = _fit_head(network.classifier.head, [features.rows(rows)], samples, rows, weights, config, progress)
+            history = _fit_head_once(network.classifier.head, [features.rows(rows)], samples, rows, weights, config, progress)
         learner = Learner(network, samples, rows, validation, config, weights, progress, checkpoint, history, looks)
         budgeted = minutes is not None and config.training.steps is None
         trial = learner.try_batches(timed=budgeted)
         left = 60.0 * minutes - (time.perf_counter() - began) if minutes is not None and budgeted else None
-        plan = make_plan(config, len(rows), len(validation), trial, left, looks.number if looks else None)
+        plan = ranks.same(lambda: make_plan(config, len(rows), len(validation), trial, left, looks.number if looks else None))
         on_plan(plan)
         loop_began = time.perf_counter()
         taken = learner.run(plan)
@@ -192,6 +199,17 @@ def probe_views(config: RunConfig) -> range:
     """The views of a training image that a probe learns from: 0 is the image as it is, the others are augmented copies."""
     copies = config.training.views if config.augment.active else 0
     return range(1 if one_view_an_epoch(config) else 0, 1 + copies)
+
+
+def _fit_head_once(head: nn.Module, *known: Any) -> list[HistoryRow]:
+    """Fit a head on features; where several processes train together the first one does it for all."""
+
+    def fitted() -> tuple[list[HistoryRow], State]:
+        return _fit_head(head, *known), {name: tensor.detach().cpu() for name, tensor in head.state_dict().items()}
+
+    history, state = current().same(fitted)
+    head.load_state_dict(state)
+    return history
 
 
 def _fit_head(

@@ -16,20 +16,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 
 from coverslip.config import RunConfig
 from coverslip.data.store import Pixels
-from coverslip.errors import DivergedError, ResourceError
+from coverslip.errors import ConfigError, DivergedError, ResourceError
 from coverslip.models.hardware import wait_for
 from coverslip.network import Network, chunks
 from coverslip.runtime import Progress, derived_seed
 from coverslip.structures import FloatArray, IntArray
 from coverslip.training.averaging import RunningAverage
-from coverslip.training.batches import Batch, TimedStep, make_batch
+from coverslip.training.batches import Batch, TimedStep, make_batch, make_share
 from coverslip.training.checkpoint import State, load_checkpoint, save_checkpoint
 from coverslip.training.losses import build_loss
 from coverslip.training.optimizers import build_optimizer, set_rate
+from coverslip.training.ranks import current
 from coverslip.training.sampling import SampleStream, draw_shares
 from coverslip.training.schedules import Plateau, planned_rate
 from coverslip.training.seen import Seen
@@ -43,6 +43,7 @@ FALLING = ("onecycle", "cosine", "step")
 SHOWN = ("images_per_second", "validation_accuracy", "validation_macro_f1")
 """What the progress bar shows beside the loss."""
 CHECKPOINT_SECONDS = 300.0
+ENOUGH = "start fewer, or make training.batch_size (images of all processes together) larger"
 SHORT_EPOCH_SECONDS = 5.0
 TRIAL_SECONDS = 4.0
 TRIAL_STEPS = 12
@@ -110,7 +111,7 @@ class Learner:
         validation: int64, rows that choose which weights are kept; may be empty.
         config: augmentation, optimizer, schedule, loss, precision.
         class_weights: float64 (classes,), loss weights of the classes, or of their positives with several labels an image.
-        checkpoint: file for resuming; None keeps none.
+        checkpoint: file for resuming; None keeps none. Where several processes learn together it is the first one's affair.
         progress: told about every step.
         looks: who is told about looks at the validation part.
     """
@@ -125,12 +126,14 @@ class Learner:
     checkpoint: Path | None = None
     history: list[HistoryRow] = field(default_factory=list)
     looks: Looks | None = None
+    _driven: Any = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         training = self.config.training
         precision = "bf16-mixed" if self.network.precision == "bf16" else "32-true"
         kind = {"cpu": "cpu", "cuda": "cuda", "mps": "mps"}[self.network.device.type]
-        self.fabric = Fabric(accelerator=kind, devices=1, precision=precision)  # type: ignore[arg-type]
+        self.ranks = current()
+        self.fabric = self.ranks.fabric(kind, precision)
         classifier = self.network.classifier
         self.weights_of_parts = [(classifier.backbone, training.backbone_rate), (classifier.head, 1.0)]
         self.stream = SampleStream(
@@ -143,6 +146,8 @@ class Learner:
         self.spare = Kept()
         self.waited = 0
         self.diverged = False
+        if self.stream.batch_size < self.ranks.size:
+            raise ConfigError(f"a step of {self.stream.batch_size} images cannot be shared out to {self.ranks.size} processes; {ENOUGH}")
 
     # The story ------------------------------------------------------------------------------------------------------
 
@@ -156,8 +161,7 @@ class Learner:
             DivergedError: the weights are no longer finite, and no earlier ones have learned anything.
         """
         training = self.config.training
-        classifier = self.network.classifier
-        model, optimizer = self.fabric.setup(classifier, build_optimizer(self.weights_of_parts, training))
+        model, optimizer = self._set_up(build_optimizer(self.weights_of_parts, training))
         start, seen, seconds = self._restore(optimizer)
         if start == 0:
             self._look(0, plan, seen, 0.0)
@@ -193,17 +197,27 @@ class Learner:
 
     def _batch(self, step: int) -> Batch:
         rows, seed = self.stream.batch(step), derived_seed("augment", self.config.training.seed, step)
-        return make_batch(self.network, self.samples.pixels.read(rows), self.samples.targets[rows], self.config.augment, seed)
+        pixels, targets = self.samples.pixels, self.samples.targets[rows]
+        if self.ranks.size == 1:
+            return make_batch(self.network, pixels.read(rows), targets, self.config.augment, seed)
+        own = self.ranks.part(len(rows))
+        return make_share(self.network, lambda chosen: pixels.read(rows[chosen]), targets, self.config.augment, seed, own)
+
+    def _set_up(self, optimizer: Any) -> tuple[Any, Any]:
+        """The network and an optimizer as the engine drives them; the network is set up once, for it then hears of its gradients."""
+        self._driven = self._driven or self.fabric.setup_module(self.network.classifier)
+        return self._driven, self.fabric.setup_optimizers(optimizer)
 
     def _nothing_seen(self) -> Seen:
         return Seen.nothing(self.samples.classes)
 
     def _learn(self, model: Any, optimizer: Any, step: int, batch: Batch, average: RunningAverage | None, seen: Seen) -> None:
-        """Change the weights by one batch."""
+        """Change the weights by one batch, of which each process has a part."""
         self.network.classifier.train()
-        torch.manual_seed(derived_seed("dropout", self.config.training.seed, step))
-        logits = model(batch.images)
-        loss = batch.loss(self.loss, logits)
+        torch.manual_seed(derived_seed("dropout", self.config.training.seed, step, *self.ranks.seed()))
+        with self.ranks.joint_statistics():
+            logits = model(batch.images)
+        loss = batch.loss(self.loss, logits) * self.ranks.weight(len(batch.images), len(batch.targets))
         optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
         if self.config.training.gradient_clip:
@@ -211,7 +225,7 @@ class Learner:
         optimizer.step()
         if average:
             average.update(self.network.classifier)
-        seen.add(loss, logits, batch)
+        seen.add(loss, logits, batch, self.ranks)
 
     # Looking at the validation part. Where the learning rate falls to nothing only the first and the last weights compete: a
     # lucky look in the middle of a fall wins on a small validation part and loses on new images.
@@ -266,8 +280,10 @@ class Learner:
         )
 
     def _judge(self, row: HistoryRow) -> None:
-        scores = self.network.scores(chunks(self.samples.pixels.array, self.samples.pixels.index[self.validation]), copies=False)
-        row |= validation_numbers(scores, self.samples.targets[self.validation], self.samples.classes)
+        own = self.validation[self.ranks.part(len(self.validation))]
+        mine = self.network.scores(chunks(self.samples.pixels.array, self.samples.pixels.index[own]), copies=False)
+        scores, targets = self.ranks.gathered(mine), self.samples.targets[self.validation]
+        row |= self.ranks.same(lambda: validation_numbers(scores, targets, self.samples.classes))
         self.plateau.update(row["validation_loss"])
         best = min((past["validation_loss"] for past in self.history[:-1] if "validation_loss" in past), default=np.inf)
         self.waited = 0 if row["validation_loss"] < best else self.waited + 1
@@ -329,7 +345,7 @@ class Learner:
 
     def _restore(self, optimizer: Any) -> tuple[int, Seen, float]:
         """Steps done, and what was seen and the seconds since the last row of the history."""
-        state = load_checkpoint(self.checkpoint) if self.checkpoint else None
+        state = self.ranks.same(lambda: load_checkpoint(self.checkpoint) if self.checkpoint else None)
         if state is None:
             return 0, self._nothing_seen(), 0.0
         self.network.classifier.load_state_dict(state["classifier"])
@@ -377,7 +393,7 @@ class Learner:
     def _time_steps(self, timed: bool) -> float:
         seconds: list[float] = []
         for taken in islice(self.timed_steps(), TRIAL_STEPS if timed else 1):
-            seconds.append(taken.seconds)
+            seconds.append(self.ranks.slowest(taken.seconds))
             if sum(seconds) > TRIAL_SECONDS and len(seconds) > 3:
                 break
         return float(np.median(seconds[1:] or seconds))
@@ -385,7 +401,7 @@ class Learner:
     def timed_steps(self) -> Iterator[TimedStep]:
         """Take the steps of a run, for as long as one asks for the next, and say how long each took; weights hardly move."""
         still = self.config.training.model_copy(update={"learning_rate": 1e-12, "weight_decay": 0.0})
-        model, optimizer = self.fabric.setup(self.network.classifier, build_optimizer(self.weights_of_parts, still))
+        model, optimizer = self._set_up(build_optimizer(self.weights_of_parts, still))
         average = RunningAverage(0.5) if self.average else None
         for step in count():
             start = self._now()
@@ -404,7 +420,7 @@ class Learner:
         self.network.scores(chunks(self.samples.pixels.array, rows), copies=False)
         start = time.perf_counter()
         self.network.scores(chunks(self.samples.pixels.array, rows), copies=False)
-        return (time.perf_counter() - start) / len(rows)
+        return self.ranks.slowest((time.perf_counter() - start) / len(rows)) / self.ranks.size
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -6,7 +6,7 @@ For Multi-Label Classification".
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,8 +15,18 @@ from torch.nn import functional
 from coverslip.config import TrainingConfig
 from coverslip.structures import FloatArray
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""Logits (n, classes) and targets to the loss of each image, float32 (n,)."""
+
+class Loss(Protocol):
+    """The loss of each image."""
+
+    def __call__(self, logits: Tensor, targets: Tensor, whole: Tensor | None = None) -> Tensor:
+        """Logits (n, classes) and targets to losses, float32 (n,).
+
+        With class weights an image counts as much as it outweighs the mean image of the step: `whole` holds the targets of all of its
+        images where these n are only some of them.
+        """
+        ...
+
 
 FOCUS = 2.0
 """How much less a decision counts that is right already: the gamma of focal loss, and of the negatives in asymmetric loss doubled."""
@@ -35,14 +45,17 @@ def build_loss(config: TrainingConfig, weights: FloatArray, device: torch.device
     """
     importance = torch.tensor(weights, dtype=torch.float32, device=device)
     if not several:
-        return lambda logits, targets: (
-            functional.cross_entropy(logits.float(), targets, weight=importance, label_smoothing=config.label_smoothing, reduction="none")
-            / importance[targets].mean()
-        )
+
+        def weighted(logits: Tensor, targets: Tensor, whole: Tensor | None = None) -> Tensor:
+            smoothing = config.label_smoothing
+            losses = functional.cross_entropy(logits.float(), targets, weight=importance, label_smoothing=smoothing, reduction="none")
+            return losses / importance[targets if whole is None else whole].mean()
+
+        return weighted
     spread = config.label_smoothing / 2
     kind = {"entropy": _entropy, "focal": _focal, "asymmetric": _asymmetric}[config.loss]
 
-    def loss(logits: Tensor, targets: Tensor) -> Tensor:
+    def loss(logits: Tensor, targets: Tensor, whole: Tensor | None = None) -> Tensor:
         wanted = targets.float() * (1 - 2 * spread) + spread
         share = targets.float() * (importance - 1) + 1
         return (share * kind(logits.float(), wanted)).mean(dim=1)

@@ -12,6 +12,7 @@ from torch.nn import functional
 from coverslip.evaluation.multilabel_metrics import counted_scores
 from coverslip.structures import FloatArray
 from coverslip.training.batches import Batch
+from coverslip.training.ranks import ALONE, Ranks
 
 
 @dataclass
@@ -31,19 +32,21 @@ class Seen:
         """Before the first step."""
         return cls([], np.zeros((3, classes)))
 
-    def add(self, loss: Tensor, logits: Tensor, batch: Batch) -> None:
-        """Take note of a step: its loss, and float (n, classes) logits against the targets of the batch.
+    def add(self, loss: Tensor, logits: Tensor, batch: Batch, ranks: Ranks = ALONE) -> None:
+        """Take note of a step of all processes: the mean of their losses, and float (n, classes) logits against the targets of the batch.
 
         A class counts as decided for where its logit is the largest, or above 0 (a probability of 0.5) with several labels an image.
         """
-        self.losses.append(float(loss.detach()))
         targets, classes = batch.shown, logits.shape[1]
         if targets.ndim == 2:
             true, chosen = targets == 1, logits > 0
         else:
             true, chosen = (functional.one_hot(each, classes).bool() for each in (targets, logits.argmax(dim=1)))
         found = torch.stack([true & chosen, true, chosen]).sum(dim=1)
-        self.counts = self.counts + found.cpu().numpy()
+        mine = np.concatenate([[float(loss.detach()) / ranks.size], found.cpu().numpy().ravel().astype(np.float64)])
+        total = ranks.summed(mine)
+        self.losses.append(float(total[0]))
+        self.counts = self.counts + total[1:].reshape(found.shape)
 
     @property
     def macro_f1(self) -> float:

@@ -1,0 +1,106 @@
+"""Several processes, started by torchrun, train one model."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+
+from .conftest import TINY, Cli
+
+PATIENCE = 240.0
+"""Seconds after which something counts as not happening, on a machine that is busy with other things."""
+SETTINGS = (
+    *TINY, "-s", "training.precision=32", "-s", "training.epochs=3", "-s", "training.batch_size=10", "-s", "augment.mixup=0.3",
+    "-s", "augment.rotation_degrees=5", "-s", "training.class_weights=balanced", "-s", "training.ema=0.9", "-s", "training.device=cpu",
+)  # fmt: skip
+SCRIPT = Path(__file__).with_name("eager_checkpoints.py")
+
+
+def torchrun(processes: int, *arguments: object, script: Path | None = None, seconds: float = 60.0) -> subprocess.Popen[str]:
+    """Start `coverslip` in several processes; a step may take so many seconds."""
+    begin = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", "0"]
+    what = [str(script)] if script else ["-m", "coverslip"]
+    environment = os.environ | {"COVERSLIP_RANK_TIMEOUT": str(seconds), "OMP_NUM_THREADS": "1"}
+    line = [sys.executable, *begin, *what, *map(str, arguments)]
+    return subprocess.Popen(line, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def finished(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=PATIENCE)
+    return process.returncode, out, err
+
+
+def curve(run: Path) -> pd.DataFrame:
+    return pd.read_csv(run / "history.csv").drop(columns=["seconds", "images_per_second"])
+
+
+@pytest.fixture(scope="module")
+def runs(gels: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, str, str]]:
+    """One run of one process and one of three, with what they said."""
+    place, made = tmp_path_factory.mktemp("runs"), {}
+    for name, processes in {"one": 1, "three": 3}.items():
+        process = torchrun(processes, "train", gels, "--recipe", "quick", *SETTINGS, "--out", place / name)
+        status, out, err = finished(process)
+        assert status == 0, err
+        made[name] = (place / name, out, err)
+    return made
+
+
+def test_three_processes_learn_what_one_learns(runs: dict[str, tuple[Path, str, str]]) -> None:
+    one, three = (curve(runs[name][0]) for name in ("one", "three"))
+    assert len(one) == len(three) == 4
+    numbers = ["train_loss", "train_macro_f1", "validation_loss", "validation_accuracy", "learning_rate"]
+    np.testing.assert_allclose(three[numbers], one[numbers], rtol=2e-3, atol=2e-4)
+    scores = [pd.read_csv(runs[name][0] / "predictions.csv") for name in ("one", "three")]
+    assert list(scores[0]["image"]) == list(scores[1]["image"])
+    assert len(scores[0]) == 12
+    columns = [name for name in scores[0] if name.startswith("p_")]
+    np.testing.assert_allclose(scores[1][columns], scores[0][columns], atol=2e-3)
+
+
+def test_only_the_first_process_writes(runs: dict[str, tuple[Path, str, str]]) -> None:
+    (one, _, _), (three, out, err) = runs["one"], runs["three"]
+    files = [sorted(str(path.relative_to(run)) for path in run.rglob("*")) for run in (one, three)]
+    assert files[0] == files[1]
+    assert len(files[0]) > 20
+    assert (three / "run.log").read_text().count("train: begins") == 1
+    assert out.count("report: ") == 1
+    assert err.count("multiply-adds an image") == 1
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_the_job_and_another_number_goes_on(runs: dict[str, tuple[Path, str, str]], gels: Path, cli: Cli) -> None:
+    run = runs["one"][0].with_name("killed")
+    checkpoint = run / "checkpoints" / "final.safetensors"
+    process = torchrun(3, "train", gels, "--recipe", "quick", *SETTINGS, "--out", run, script=SCRIPT, seconds=30)
+    deadline = time.monotonic() + PATIENCE
+    while not checkpoint.is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    (last,) = [child for child in psutil.Process(process.pid).children() if child.environ().get("RANK") == "2"]
+    last.kill()
+    status, _, err = finished(process)
+    assert status != 0
+    assert "rank" in err
+    assert checkpoint.is_file()
+    assert not (run / "metrics.json").exists()
+    done = cli("train", gels, "--out", run, "--resume")
+    assert done.status == 0, done.err
+    whole, resumed = curve(runs["one"][0]), curve(run)
+    np.testing.assert_allclose(resumed[["train_loss", "validation_loss"]], whole[["train_loss", "validation_loss"]], rtol=2e-3, atol=2e-4)
+    assert json.loads((run / "metrics.json").read_text())["test"]["n"] == 8
+
+
+def test_too_many_processes_for_a_step_are_refused(gels: Path, tmp_path: Path) -> None:
+    small = ("-s", "training.batch_size=1")
+    status, _, err = finished(torchrun(2, "train", gels, "--recipe", "quick", *SETTINGS, *small, "--out", tmp_path / "run"))
+    assert status != 0
+    assert "a step of 1 images cannot be shared out to 2 processes" in err.replace("\n", " ")
