@@ -112,6 +112,18 @@ class Model:
         paths, names = self._expand(inputs)
         return self._frame(names, self.score(paths, progress))
 
+    def list_samples(self, inputs: Sequence[str | Path]) -> tuple[list[tuple[Path, ...]], list[str]]:
+        """The files of each sample behind files, folders and tables, in order, and their names.
+
+        Raises:
+            MissingInputError: a path does not exist.
+        """
+        return list_samples(inputs, self._data_config())
+
+    def predict_samples(self, samples: Sequence[Sample], names: Sequence[str], progress: Progress = no_progress) -> pd.DataFrame:
+        """Predict samples that were listed before; as `predict`."""
+        return self._frame(names, self.score(samples, progress))
+
     def predict_proba(self, inputs: Sequence[ImageInput], progress: Progress = no_progress) -> FloatArray:
         """Probabilities, float64 (n, classes).
 

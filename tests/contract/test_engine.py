@@ -9,11 +9,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import psutil
 import pytest
 
-from contract.engine_work import Marked, MarkedJob, die, halve, perform_marked, survive, whoami
+from contract.engine_work import Marked, MarkedJob, die, halve, perform_marked, predict_marked, survive, whoami
 from coverslip.config import RunConfig, with_values
+from coverslip.experiment import run
+from coverslip.mass_prediction import predict_in_parts
 from coverslip.study.crew import TRIES
 from coverslip.study.engines import Engine, LocalEngine, thread_variables
 from coverslip.study.jobs import Job
@@ -174,3 +177,27 @@ def test_runs_are_the_same_here_and_on_a_cluster_that_loses_a_worker(engines: di
     assert files["local"] == files["ray"]
     assert len(files["ray"]["folds"]) > 10
     assert (tmp_path / "ray" / "folds" / "run.log").read_text().count("train: begins") == 2
+
+
+def test_parts_of_a_prediction_are_the_same_here_and_on_a_cluster_that_loses_a_worker(
+    engines: dict[str, Engine], config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert config.data.path is not None
+    run(config, tmp_path / "run", pictures=False)
+    monkeypatch.setattr("coverslip.mass_prediction.predict_part", predict_marked)
+    found = {}
+    for name in ("local", "ray"):
+        folder = tmp_path / name
+        folder.mkdir()
+        if name == "local":
+            (folder / "part-000001-1.pid").write_text("0")  # a second try, which does not wait
+        task = Marked("part-000001", folder)
+        killer = kill_when(folder / "part-000001-1.pid", task) if name == "ray" else None
+        made = predict_in_parts(tmp_path / "run", [config.data.path], folder / "parts", engines[name], part_rows=5)
+        if killer:
+            killer.join()
+        assert (made.rows, made.unreadable, made.parts, made.made) == (24, 0, 5, 5)
+        assert len(task.pids()) == 2
+        found[name] = pd.concat([pd.read_parquet(file) for file in sorted((folder / "parts").glob("*.parquet"))], ignore_index=True)
+    assert found["ray"]["row"].tolist() == list(range(24))
+    pd.testing.assert_frame_equal(found["ray"], found["local"])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from coverslip.cli.console import err, out, progress_bar
-from coverslip.cli.options import Endpoint, sent
+from coverslip.cli.options import Address, Endpoint, sent
 
 Bundle = Annotated[str, typer.Argument(help="A run folder, or the bundle inside it, or the URL of one.")]
 
@@ -31,9 +32,19 @@ def predict(
     form: Annotated[
         Literal["table", "submission"], typer.Option("--format", help="All columns, or only Id,Predicted with class numbers.")
     ] = "table",
+    engine: Annotated[
+        Literal["local", "ray"] | None,
+        typer.Option("--engine", help="Write Parquet parts into the folder --out, made by this machine or by a Ray cluster."),
+    ] = None,
+    address: Address = None,
+    part_rows: Annotated[int | None, typer.Option("--part-rows", help="Rows of a part; 8192 when not given.", min=1)] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Make the parts that are missing in this folder.")] = False,
     endpoint: Endpoint = None,
 ) -> None:
-    """Score images; files that cannot be read are reported in the table and stop nothing."""
+    """Score images; files that cannot be read are reported in the table and stop nothing. Large tables are predicted in parts."""
+    if engine or address or part_rows or resume:
+        _predict_in_parts(bundle, inputs, out_file, device, form, engine or "local", address, part_rows, resume)
+        return
     from coverslip.data.files import some
     from coverslip.predict import Model, submission, write_table
 
@@ -48,6 +59,25 @@ def predict(
         why = some(reasons) if form == "submission" else "the column `error` says why"
         err.print(f"{len(bad)} of {len(frame)} images could not be read; {why}", markup=False, style="yellow")
     out.print(f"{len(frame) - len(bad)} images predicted: {written}", markup=False)
+
+
+def _predict_in_parts(
+    bundle: Path, inputs: list[str], folder: Path, device: str, form: str, engine: str, address: str | None, part_rows: int | None,
+    resume: bool,
+) -> None:  # fmt: skip
+    from coverslip.errors import InputError
+    from coverslip.mass_prediction import PART_ROWS, predict_in_parts
+    from coverslip.study.engines import build_engine
+
+    if folder.suffix:
+        raise InputError(f"--out {folder}: predictions in parts go to a folder, not to a file")
+    if device != "auto" or form != "table":
+        raise InputError("--device and --format do not go with predictions in parts: workers take the GPU that they are given")
+    with progress_bar() as progress, contextlib.closing(build_engine(engine, address)) as workers:
+        made = predict_in_parts(bundle, inputs, folder, workers, part_rows=part_rows or PART_ROWS, resume=resume, progress=progress)
+    if made.unreadable:
+        err.print(f"{made.unreadable} of {made.rows} images could not be read; the column `error` says why", markup=False, style="yellow")
+    out.print(f"{made.rows - made.unreadable} images predicted: {made.folder} ({made.made} of {made.parts} parts made now)", markup=False)
 
 
 def evaluate(
