@@ -19,11 +19,12 @@ from typing import Any
 
 import pyarrow.parquet
 
-from coverslip.bundle import find_bundle
+from coverslip.bundle import find_bundle, local_bundle
 from coverslip.errors import InputError, ResourceError, RunFolderError
 from coverslip.predict import Model
 from coverslip.record import claimed
 from coverslip.runtime import Progress, hash_file, hash_text, no_progress, write_json, writing
+from coverslip.structures import File
 from coverslip.study.engines import Engine
 
 PART_ROWS = 8192
@@ -39,7 +40,7 @@ class Part:
     bundle: Path
     sha256: str
     first: int
-    samples: tuple[tuple[Path, ...], ...]
+    samples: tuple[tuple[File, ...], ...]
     names: tuple[str, ...]
     file: Path
 
@@ -86,7 +87,7 @@ def predict_in_parts(
     """
     if part_rows < 1:
         raise InputError(f"a part of {part_rows} rows: expected 1 or more")
-    place = find_bundle(Path(bundle)).absolute()
+    place = find_bundle(local_bundle(bundle)).absolute()
     model = Model(place)
     samples, names = model.list_samples(inputs)
     plan: dict[str, Any] = {

@@ -112,13 +112,13 @@ class Model:
         paths, names = self._expand(inputs)
         return self._frame(names, self.score(paths, progress))
 
-    def list_samples(self, inputs: Sequence[str | Path]) -> tuple[list[tuple[Path, ...]], list[str]]:
+    def list_samples(self, inputs: Sequence[str | Path]) -> tuple[list[tuple[File, ...]], list[str]]:
         """The files of each sample behind files, folders and tables, in order, and their names.
 
         Raises:
             MissingInputError: a path does not exist.
         """
-        return list_samples(inputs, self._data_config())
+        return list_samples(inputs, self.data_config())
 
     def predict_samples(self, samples: Sequence[Sample], names: Sequence[str], progress: Progress = no_progress) -> pd.DataFrame:
         """Predict samples that were listed before; as `predict`."""

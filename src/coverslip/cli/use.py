@@ -62,22 +62,28 @@ def predict(
 
 
 def _predict_in_parts(
-    bundle: Path, inputs: list[str], folder: Path, device: str, form: str, engine: str, address: str | None, part_rows: int | None,
+    bundle: str, inputs: list[str], out_folder: str, device: str, form: str, engine: str, address: str | None, part_rows: int | None,
     resume: bool,
 ) -> None:  # fmt: skip
     from coverslip.errors import InputError
-    from coverslip.mass_prediction import PART_ROWS, predict_in_parts
+    from coverslip.mass_prediction import PART_ROWS, SUMMARY, predict_in_parts
+    from coverslip.storage import place
     from coverslip.study.engines import build_engine
 
-    if folder.suffix:
-        raise InputError(f"--out {folder}: predictions in parts go to a folder, not to a file")
+    if place(out_folder).suffix:
+        raise InputError(f"--out {out_folder}: predictions in parts go to a folder, not to a file")
     if device != "auto" or form != "table":
         raise InputError("--device and --format do not go with predictions in parts: workers take the GPU that they are given")
-    with progress_bar() as progress, contextlib.closing(build_engine(engine, address)) as workers:
-        made = predict_in_parts(bundle, inputs, folder, workers, part_rows=part_rows or PART_ROWS, resume=resume, progress=progress)
-    if made.unreadable:
-        err.print(f"{made.unreadable} of {made.rows} images could not be read; the column `error` says why", markup=False, style="yellow")
-    out.print(f"{made.rows - made.unreadable} images predicted: {made.folder} ({made.made} of {made.parts} parts made now)", markup=False)
+    with sent(out_folder, resume=resume, last=(SUMMARY,)) as folder:
+        with progress_bar() as progress, contextlib.closing(build_engine(engine, address)) as workers:
+            made = predict_in_parts(
+                bundle, inputs, folder or Path(), workers, part_rows=part_rows or PART_ROWS, resume=resume, progress=progress
+            )
+        if made.unreadable:
+            why = f"{made.unreadable} of {made.rows} images could not be read; the column `error` says why"
+            err.print(why, markup=False, style="yellow")
+        parts = f"({made.made} of {made.parts} parts made now)"
+        out.print(f"{made.rows - made.unreadable} images predicted: {made.folder} {parts}", markup=False)
 
 
 def evaluate(
