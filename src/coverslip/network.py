@@ -111,6 +111,15 @@ class Network:
             logits = [scorer(copy.to(kind_of(scorer))) for copy in copies]
         return torch.stack([self.probabilities(one) for one in logits]).mean(dim=0).cpu().numpy()
 
+    @torch.inference_mode()
+    def logits(self, batch: Tensor) -> Tensor:
+        """Logits, float32 (n, classes), of a normalised batch (n, c, h, w) as it is, without test-time copies."""
+        self.classifier.eval()
+        scorer = self._scorer()
+        with autocast(self.device, self.precision):
+            rows = [scorer(batch[start : start + SCORE_BATCH].to(kind_of(scorer))) for start in range(0, len(batch), SCORE_BATCH)]
+        return torch.cat(rows).float()
+
     def probabilities(self, logits: Tensor) -> Tensor:
         """Logits (n, classes) to float64 probabilities."""
         return logits.double().sigmoid() if self.several else logits.double().softmax(dim=1)

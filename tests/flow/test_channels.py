@@ -231,3 +231,17 @@ def test_the_resolved_config_repeats_the_channels(cell_run: Path) -> None:
     assert config["data"]["channels"] == list(CHANNELS)
     assert config["pixels"]["colour"] == "channels"
     assert config["pixels"]["range"] == "full"
+
+
+def test_channels_are_explained_each_by_itself(cli: Cli, cells: Path, cell_run: Path, tmp_path: Path) -> None:
+    image = next((cells / "images").glob("*_green.png"))
+    done = cli("explain", cell_run, image, "--out", tmp_path / "why", "--label", "all", "--windows", 3)
+    assert done.status == 0, done.err
+    manifest = json.loads((tmp_path / "why" / "manifest.json").read_text(encoding="utf-8"))
+    assert [entry["label"] for entry in manifest["explanations"]] == manifest["classes"]
+    assert len(manifest["classes"]) > 3
+    for entry in manifest["explanations"]:
+        assert list(entry["channels"]) == list(entry["channel_overlays"]) == list(CHANNELS)
+        values = tifffile.imread(tmp_path / "why" / entry["channel_maps"])
+        assert (values.shape, values.dtype) == ((4, 64, 64), np.float32)
+        assert all((tmp_path / "why" / file).is_file() for file in entry["channel_overlays"].values())

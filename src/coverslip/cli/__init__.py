@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from coverslip.cli import assets, compare, data, search, serve, sharing, submit, training, use, velocity
+from coverslip.cli import assets, compare, data, explain, search, serve, sharing, submit, training, use, velocity
 from coverslip.cli.console import complain
 
 app = typer.Typer(
@@ -17,7 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (training, compare, search, velocity, submit, use, sharing, serve, data, assets):
+for group in (training, compare, search, velocity, submit, use, explain, sharing, serve, data, assets):
     group.register(app)
 
 

@@ -1,0 +1,165 @@
+"""Explanations on a page: of the folder that `coverslip explain` wrote, and of the cases that a run explained for its report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from coverslip.errors import MissingInputError
+from coverslip.report.files import RunFiles, items, read_mapping, within
+from coverslip.report.numbers import finite, percent, plural
+from coverslip.report.pictures import Album, Picture
+from coverslip.report.templates import template
+from coverslip.runtime import write_file
+
+MANIFEST = "manifest.json"
+METHODS = {"gradcam": "Grad-CAM", "occlusion": "Hiding"}
+KINDS = {"explained_wrong": "Wrong", "explained_right": "Right"}
+"""Kinds of explained cases in a run's index of pictures, in the order in which they are shown."""
+MOST = 60
+"""Explanations that an overview shows."""
+NO_SIGN = 0.005
+"""Parts of the log-odds smaller than this are said to be none."""
+
+
+@dataclass(frozen=True)
+class Explained:
+    """An explanation, ready for the page.
+
+    Attributes:
+        title: what is explained.
+        image: the name of the image.
+        shots: pictures, each with the words under it.
+        lines: what there is to say.
+        neighbours: pictures of the nearest training images, each with the words under it.
+    """
+
+    title: str
+    image: str
+    shots: list[tuple[Picture, str]]
+    lines: list[str]
+    neighbours: list[tuple[Picture, str]]
+
+
+def write_overview(folder: Path) -> Path:
+    """Write `overview.html` into a folder of explanations, from its manifest and pictures: one file, no outside address.
+
+    Raises:
+        MissingInputError: the folder holds no explanations.
+        RunFolderError: the manifest is damaged.
+        ResourceError: the folder cannot be written.
+    """
+    manifest = read_mapping(folder / MANIFEST)
+    if not manifest:
+        raise MissingInputError(f"{folder} holds no {MANIFEST}; give a folder that `coverslip explain` wrote")
+    album = Album(folder / "pictures", limit=12_000_000)
+    entries = [entry for entry in items(manifest, "explanations") if isinstance(entry, Mapping)]
+    content = {
+        "name": folder.absolute().name,
+        "headline": _headline(entries),
+        "explained": [explained(entry, album) for entry in entries[:MOST]],
+        "more": max(0, len(entries) - MOST),
+        "problems": [(str(image), str(reason)) for image, reason in within(manifest, "problems").items()],
+        "left_out": album.left_out,
+        "windows": manifest.get("windows"),
+    }
+    path = folder / "overview.html"
+    write_file(path, template("explanations.html").render(content))
+    return path
+
+
+def _headline(entries: list[Mapping[str, Any]]) -> str:
+    """How many explanations, and of how many of them hiding says that the highlighted region matters."""
+    tried = [hiding for entry in entries if (hiding := within(entry, "hiding"))]
+    held = sum(1 for hiding in tried if _matters(hiding))
+    images = len({entry.get("image") for entry in entries})
+    said = f"{plural(len(entries), 'explanation')} of {plural(images, 'image')}."
+    if not tried:
+        return said
+    return f"{said} In {held} of {len(tried)}, hiding the highlighted region lowers the score more than hiding as much elsewhere."
+
+
+def _matters(hiding: Mapping[str, Any]) -> bool:
+    hidden, elsewhere = finite(hiding.get("hidden")), finite(hiding.get("elsewhere"))
+    return hidden is not None and elsewhere is not None and hidden < elsewhere
+
+
+def of_run(run: RunFiles, album: Album) -> list[tuple[str, list[Explained]]]:
+    """(what the decision was, explanations) of the cases that a run or an evaluation explained."""
+    found = [(title, [explained(entry, album) for entry in run.pictures_of(kind)]) for kind, title in KINDS.items()]
+    return [(title, shown) for title, entries in found if (shown := [entry for entry in entries if entry.shots])]
+
+
+def explained(entry: Mapping[str, Any], album: Album) -> Explained:
+    """An entry of a manifest, or of a run's index of pictures."""
+    label, score = str(entry.get("label", "")), finite(entry.get("score"))
+    title = f"{label}: {score:.3f}" if score is not None else label
+    method = METHODS.get(str(entry.get("method")), "Where it looks")
+    wanted = [(entry.get("image_file"), "image"), (entry.get("overlay"), method), (entry.get("check_overlay"), "Hiding, as a check")]
+    parts = within(entry, "channels")
+    wanted += [(file, f"{name}: {_part(parts.get(name))}") for name, file in within(entry, "channel_overlays").items()]
+    return Explained(
+        title=title,
+        image=str(entry.get("image", "")),
+        shots=[(picture, text) for file, text in wanted if (picture := _picture(album, file)) is not None],
+        lines=[line for line in (_said(entry), _hiding(entry, label), _agreement(entry), _channels(parts), _distance(entry)) if line],
+        neighbours=[
+            (picture, f"{near.get('label', '')}".replace("|", ", "))
+            for near in items(dict(entry), "neighbours")
+            if isinstance(near, Mapping) and (picture := _picture(album, near.get("thumbnail"))) is not None
+        ],
+    )
+
+
+def _picture(album: Album, file: object) -> Picture | None:
+    return album.picture(Path(file).name) if isinstance(file, str) else None
+
+
+def _said(entry: Mapping[str, Any]) -> str:
+    predicted = entry.get("predicted")
+    said = ", ".join(map(str, predicted)) if isinstance(predicted, list) else str(predicted or "").replace("|", ", ")
+    true = str(entry.get("true") or "").replace("|", ", ")
+    uncertain = str(entry.get("uncertain") or "")
+    doubt = f" Uncertain: {uncertain}." if uncertain not in ("", "no") else ""
+    return f"Predicted {said or 'nothing'}{f', labelled {true}' if true else ''}.{doubt}"
+
+
+def _hiding(entry: Mapping[str, Any], label: str) -> str:
+    hiding = within(entry, "hiding")
+    values = [finite(hiding.get(name)) for name in ("share", "score", "hidden", "elsewhere", "lower_than")]
+    if not hiding or any(value is None for value in values):
+        return ""
+    share, score, hidden, elsewhere, lower = (float(value or 0.0) for value in values)
+    beats = f"lower than at {percent(lower)} of the random places" if lower > 0 else "lower than at none of the random places"
+    verdict = "" if hidden < elsewhere else " The highlighted region is not what the score rests on."
+    return (
+        f"Hiding the highlighted {percent(share)} of the image takes the score of {label} from {score:.3f} to {hidden:.3f}; "
+        f"hiding as much elsewhere, to {elsewhere:.3f} on average ({beats}).{verdict}"
+    )
+
+
+def _agreement(entry: Mapping[str, Any]) -> str:
+    value = finite(entry.get("agreement"))
+    if value is None:
+        return ""
+    doubt = "" if value >= 0.3 else ": the two methods do not point to the same places, so believe neither alone"
+    return f"Rank correlation of Grad-CAM with hiding: {value:.2f}{doubt}."
+
+
+def _part(value: object) -> str:
+    number = finite(value)
+    return "" if number is None else "no part" if abs(number) < NO_SIGN else f"{number:+.2f}"
+
+
+def _channels(parts: Mapping[str, Any]) -> str:
+    known = {name: number for name, value in parts.items() if (number := finite(value)) is not None}
+    if not known:
+        return ""
+    listed = ", ".join(f"{name} {_part(value)}" for name, value in sorted(known.items(), key=lambda item: -abs(item[1])))
+    return f"What each channel adds to the log-odds: {listed}."
+
+
+def _distance(entry: Mapping[str, Any]) -> str:
+    return str(entry.get("distance_text") or "")
