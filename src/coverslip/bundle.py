@@ -3,6 +3,7 @@
 model.safetensors   weights; model-1.safetensors and so on, one a group of classes that has a model of its own
 model.json          architecture, classes, channels, preprocessing, decision, provenance
 sample/             inputs and expected outputs: the self-test
+neighbours/         features and thumbnails of training images: what a new image looks like, and whether it is unlike all of them
 trained_on.txt      shortened hashes of the images that it learned from, so that `evaluate` can warn
 README.md           what this model is, for people
 """
@@ -29,16 +30,19 @@ from coverslip.data.pixels import Geometry, Normalisation
 from coverslip.data.reading import Reading
 from coverslip.errors import BundleError, MissingInputError
 from coverslip.evaluation.decision import Decision
+from coverslip.evaluation.uncertainty import uncertain_texts
 from coverslip.models.groups import describe, members_of, rebuild
 from coverslip.models.hardware import choose_device, choose_precision
 from coverslip.models.networks import State
+from coverslip.neighbours import Neighbours
 from coverslip.network import Network
 from coverslip.runtime import hash_file, hash_text, write_file, write_json, writing
 from coverslip.storage import URL, Place, download, listing, place, read
-from coverslip.structures import Channel, File, FloatArray, IntArray, Task, natural_key
+from coverslip.structures import Channel, File, FloatArray, IntArray, StrArray, Task, natural_key
 
 FORMAT = 2
 SAMPLE_SIDE = 512
+NEIGHBOURS = "neighbours"
 TRAINED_ON = "trained_on.txt"
 DIGEST = 16
 TOLERANCE = {"32": 2e-3, "bf16": 4e-2}
@@ -57,6 +61,7 @@ class Bundle:
         temperature: by which the log-scores are divided.
         reading: how the files of a sample become one image.
         provenance: data, split, weights, versions, numbers: where the model comes from.
+        neighbours: the training images as the model sees them; None where they were left out.
         trained_on: the first 16 hexadecimal digits of the SHA-256 of each image file that it learned from.
     """
 
@@ -67,6 +72,7 @@ class Bundle:
     reading: Reading
     provenance: dict[str, Any]
     trained_on: tuple[str, ...] = ()
+    neighbours: Neighbours | None = None
 
     def read(self, files: Sequence[File]) -> PixelArray:
         """Read and resize one sample, one file or one a channel, to stored pixels (height, width, channels).
@@ -79,6 +85,24 @@ class Bundle:
     def scores(self, batches: Iterable[PixelArray]) -> FloatArray:
         """Calibrated probabilities, float64 (n, classes), of stored pixels."""
         return self.calibrated(self.network.scores(batches))
+
+    def scores_and_distances(self, batches: Iterable[PixelArray]) -> tuple[FloatArray, FloatArray | None]:
+        """Calibrated probabilities of stored pixels, and the distance of each image from the training images, float64 (n,), where known."""
+        if self.neighbours is None:
+            return self.scores(batches), None
+        scores, features = self.network.scores_and_features(batches)
+        return self.calibrated(scores), self.neighbours.distances(features)
+
+    def uncertain(self, scores: FloatArray, predicted: IntArray, distances: FloatArray | None = None) -> StrArray | None:
+        """Which decisions to doubt, str (n,): `no`, `score`, `unlike` or both; None where nothing is calibrated for it.
+
+        Args:
+            scores: float64 (n, classes), calibrated.
+            predicted: what `decide` says of them.
+            distances: float64 (n,) from the training images, where they are known.
+        """
+        unlike = None if distances is None or self.neighbours is None else self.neighbours.unlike(distances)
+        return uncertain_texts(self.decision.doubtful(scores, predicted), unlike)
 
     def calibrated(self, scores: FloatArray) -> FloatArray:
         """Scores after calibration."""
@@ -108,6 +132,8 @@ def save_bundle(bundle: Bundle, folder: Path, sample: list[PixelArray], card: st
         write_file(place / "README.md", card)
         write_file(place / TRAINED_ON, "".join(f"{digest}\n" for digest in sorted(bundle.trained_on)))
         _write_sample(bundle, place / "sample", sample)
+        if bundle.neighbours is not None:
+            bundle.neighbours.save(place / NEIGHBOURS)
         self_test(load_bundle(place), place)
 
 
@@ -302,8 +328,18 @@ def _build(model: dict[str, Any], states: list[State], folder: Path, where: torc
         decision=Decision.from_json(task, decision),
         reading=_reading(preprocessing["reading"]),
         provenance=model["provenance"],
+        neighbours=_neighbours(folder / NEIGHBOURS, sum(member.backbone.features for member in members_of(classifier))),
         trained_on=tuple(listed.read_text(encoding="utf-8").split()) if (listed := folder / TRAINED_ON).is_file() else (),
     )
+
+
+def _neighbours(folder: Path, features: int) -> Neighbours | None:
+    if not folder.is_dir():
+        return None
+    found = Neighbours.load(folder)
+    if found.vectors.shape[1] != features + 1:
+        raise BundleError(f"{folder} belongs to another model: its vectors hold {found.vectors.shape[1]} numbers, not {features + 1}")
+    return found
 
 
 def _geometry(fields: dict[str, Any]) -> Geometry:

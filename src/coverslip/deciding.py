@@ -12,9 +12,11 @@ from coverslip.evaluation.decision import Decision
 from coverslip.evaluation.decisions import apply_temperature, temperature, threshold_for_sensitivity
 from coverslip.evaluation.evaluate import evaluate, folds_summary
 from coverslip.evaluation.thresholds import choose_thresholds, compare_thresholds
+from coverslip.evaluation.uncertainty import Conformal, calibrate_conformal, too_few, uncertain_texts, uncertainty_numbers
 from coverslip.fitting import FoldScores
+from coverslip.neighbours import Neighbours
 from coverslip.preparing import Prepared
-from coverslip.structures import FloatArray, IntArray, Predictions, Task
+from coverslip.structures import BoolArray, FloatArray, IntArray, Predictions, Task
 from coverslip.training.fit import Fitted
 
 
@@ -31,6 +33,16 @@ def choose_decision(data: Prepared, fitted: Fitted, folds: FoldScores | None) ->
             "set split.validation or split.folds"
         )
     return (_decide_on_several if task is Task.MULTILABEL else _decide_on_one)(data, rows, scores, folds is not None)
+
+
+def choose_conformal(data: Prepared, fitted: Fitted, folds: FoldScores | None, decision: Decision) -> tuple[Conformal | None, str]:
+    """Which decisions to doubt by their scores, and a sentence on it; from the validation part or out of fold, never the test part."""
+    rows, scores = scores_to_decide_on(data, fitted, folds)
+    coverage, task = data.config.decision.coverage, data.table.task
+    source = "images scored out of fold" if folds is not None else "validation images"
+    calibrated = decision.calibrated(scores)
+    found = calibrate_conformal(calibrated, data.table.labels[rows], decision.reported, task, coverage, source)
+    return found, too_few(len(rows), coverage, source) if found is None else found.note
 
 
 def scores_to_decide_on(data: Prepared, fitted: Fitted, folds: FoldScores | None) -> tuple[IntArray, FloatArray]:
@@ -104,13 +116,20 @@ def threshold_table(data: Prepared, fitted: Fitted, folds: FoldScores | None, de
     )  # fmt: skip
 
 
-def predict_parts(data: Prepared, fitted: Fitted, folds: FoldScores | None, decision: Decision) -> dict[str, Predictions]:
-    """Predictions of each part that the kept model did not learn from, and of each fold as `fold-<repeat>-<number>`."""
+def predict_parts(
+    data: Prepared, fitted: Fitted, folds: FoldScores | None, decision: Decision, neighbours: Neighbours | None = None
+) -> dict[str, Predictions]:
+    """Predictions of each part that the kept model did not learn from, and of each fold as `fold-<repeat>-<number>`.
+
+    Folds have no distances: the kept model learned from their images.
+    """
     found: dict[str, Predictions] = {}
     for part in ("test",) if folds is not None else ("test", "validation"):
         rows = data.split.rows(part)
         if len(rows):
-            found[part] = predictions_of(data, rows, fitted.scores(data.samples, rows), decision)
+            far = None if neighbours is None else neighbours.distances(fitted.vectors(data.samples, rows))
+            unlike = None if neighbours is None or far is None else neighbours.unlike(far)
+            found[part] = predictions_of(data, rows, fitted.scores(data.samples, rows), decision, unlike)
     if folds is not None and data.split.folds is not None:
         for repeat, numbers in enumerate(data.split.folds):
             for number in range(int(numbers.max()) + 1):
@@ -119,11 +138,12 @@ def predict_parts(data: Prepared, fitted: Fitted, folds: FoldScores | None, deci
     return found
 
 
-def predictions_of(data: Prepared, rows: IntArray, scores: FloatArray, decision: Decision) -> Predictions:
-    """Decide on scores and put names, labels and groups beside them."""
+def predictions_of(data: Prepared, rows: IntArray, scores: FloatArray, decision: Decision, unlike: BoolArray | None = None) -> Predictions:
+    """Decide on scores and put names, labels, groups and doubts beside them."""
     table = data.table.take(rows)
     calibrated, predicted = decision(scores)
-    return Predictions(table.images, calibrated, predicted, table.classes, table.task, table.targets, table.groups)
+    doubt = uncertain_texts(decision.doubtful(calibrated, predicted), unlike)
+    return Predictions(table.images, calibrated, predicted, table.classes, table.task, table.targets, table.groups, uncertain=doubt)
 
 
 def summarise_numbers(data: Prepared, predictions: dict[str, Predictions], decision: Decision) -> dict[str, Any]:
@@ -141,4 +161,9 @@ def summarise_numbers(data: Prepared, predictions: dict[str, Predictions], decis
         repeats = max(int(name.split("-")[1]) for name in folds)
         grouped = [[found for name, found in folds.items() if int(name.split("-")[1]) == repeat + 1] for repeat in range(repeats)]
         numbers["folds"] = folds_summary(grouped, **settings, threshold=decision.reported)
+    for part in ("test", "validation"):
+        if part in predictions and (
+            worth := uncertainty_numbers(predictions[part], decision.conformal, decision.reported, intervals.level)
+        ):
+            numbers.setdefault("uncertainty", {})[part] = worth
     return numbers

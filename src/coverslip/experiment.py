@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,15 @@ import numpy as np
 
 from coverslip.bundle import DIGEST, Bundle, save_bundle
 from coverslip.config import RunConfig
-from coverslip.deciding import choose_decision, predict_parts, summarise_numbers, threshold_table
+from coverslip.deciding import choose_conformal, choose_decision, predict_parts, summarise_numbers, threshold_table
 from coverslip.evaluation.decision import Decision
 from coverslip.fitting import Fits
 from coverslip.models.classifier import FrozenBackbones
+from coverslip.neighbours import Neighbours
 from coverslip.pictures import save_pictures
 from coverslip.preparing import Prepared, prepare, split_facts
 from coverslip.record import KeepBundle, RunFolder, Stopwatch, always, model_card
+from coverslip.remembering import find_neighbours
 from coverslip.runtime import Progress, no_progress
 from coverslip.structures import PARTS, RunResult, Task
 from coverslip.training.fit import Fitted
@@ -82,15 +85,18 @@ def run(
             fitted = learner.final()
         with watch("judge"):
             decision = choose_decision(data, fitted, folds)
-            predictions = predict_parts(data, fitted, folds, decision)
+            conformal, doubt = choose_conformal(data, fitted, folds, decision)
+            decision, neighbours = replace(decision, conformal=conformal), find_neighbours(data, fitted)
+            predictions = predict_parts(data, fitted, folds, decision, neighbours)
             metrics = summarise_numbers(data, predictions, decision)
             if data.table.task is Task.MULTILABEL:
                 metrics["thresholds"] = threshold_table(data, fitted, folds, decision)
+        bundle = make_bundle(data, fitted, decision, learner, metrics, recipe, neighbours)
         if keep_bundle(metrics):
             with watch("bundle"):
-                bundle = make_bundle(data, fitted, decision, learner, metrics, recipe)
                 save_bundle(bundle, place.path / "bundle", sample_images(data), model_card(bundle, metrics))
-        notes = [note for note in (*data.notes, *learner.notes, decision.note) if note]
+        far = neighbours.note if neighbours is not None else ""
+        notes = [note for note in (*data.notes, *learner.notes, decision.note, doubt, far) if note]
         if pictures:
             with watch("pictures"):
                 save_pictures(place.path / "pictures", data, fitted.network, predictions)
@@ -133,8 +139,10 @@ def reading_keys(data: Prepared) -> dict[str, Any]:
     return {key: value for key, value in (keys | several).items() if value not in (None, {})}
 
 
-def make_bundle(data: Prepared, fitted: Fitted, decision: Decision, learner: Fits, metrics: dict[str, Any], recipe: str) -> Bundle:
-    """The trained model with its decision and its provenance."""
+def make_bundle(
+    data: Prepared, fitted: Fitted, decision: Decision, learner: Fits, metrics: dict[str, Any], recipe: str, neighbours: Neighbours | None
+) -> Bundle:
+    """The trained model with its decision, its provenance, and what it remembers."""
     weights = fitted.network.classifier.backbone.weights
     learned = data.split.rows("train") if data.split.folds is None else data.split.rows("train", "validation")
     provenance = {
@@ -160,4 +168,5 @@ def make_bundle(data: Prepared, fitted: Fitted, decision: Decision, learner: Fit
         data.reading,
         provenance,
         tuple(digest[:DIGEST] for digest in data.scan.facts["sha256"].to_numpy()[learned]),
+        neighbours,
     )

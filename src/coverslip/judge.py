@@ -11,6 +11,7 @@ from coverslip.config import load_config, parse_overrides
 from coverslip.data.scan import hash_files
 from coverslip.errors import ConfigError
 from coverslip.evaluation.evaluate import evaluate
+from coverslip.evaluation.uncertainty import uncertainty_numbers
 from coverslip.pictures import save_judged_pictures
 from coverslip.predict import Model
 from coverslip.record import RunFolder, Stopwatch
@@ -51,6 +52,8 @@ def evaluate_bundle(
         if model.bundle.task == Task.BINARY:
             numbers |= {"positive": model.classes[1], "threshold": decision.threshold}
         numbers["test"] = evaluate(predictions, level=intervals.level, resamples=intervals.resamples, seed=0, threshold=decision.reported)
+        if worth := uncertainty_numbers(predictions, decision.conformal, decision.reported, intervals.level):
+            numbers["uncertainty"] = {"test": worth}
         notes = [*table.notes, *([f"{len(problems)} images could not be read: {', '.join(list(problems)[:5])}"] if problems else [])]
         notes += known_images(model.bundle, table)
         with watch("pictures"):

@@ -19,7 +19,7 @@ from coverslip.data.pixels import Geometry, Normalisation
 from coverslip.data.transforms import tta_copies
 from coverslip.models.classifier import Classifier
 from coverslip.models.folding import fold_batch_norms, kind_of
-from coverslip.models.groups import GroupedClassifier
+from coverslip.models.groups import GroupedClassifier, features_and_logits
 from coverslip.models.hardware import autocast
 from coverslip.structures import FloatArray
 
@@ -110,6 +110,21 @@ class Network:
         with autocast(self.device, self.precision):
             logits = [scorer(copy.to(kind_of(scorer))) for copy in copies]
         return torch.stack([self.probabilities(one) for one in logits]).mean(dim=0).cpu().numpy()
+
+    @torch.inference_mode()
+    def scores_and_features(self, batches: Iterable[PixelArray]) -> tuple[FloatArray, npt.NDArray[np.float32]]:
+        """Probabilities as `scores` gives them, and what the heads saw of each image as it is: float32 (all n, features)."""
+        self.classifier.eval()
+        scorer = self._scorer()
+        scores, features = [], []
+        for pixels in batches:
+            copies = tta_copies(self.batch(pixels), self.tta, self.augment)
+            with autocast(self.device, self.precision):
+                vectors, logits = features_and_logits(scorer, copies[0].to(kind_of(scorer)))
+                others = [scorer(copy.to(kind_of(scorer))) for copy in copies[1:]]
+            features.append(vectors.float().cpu().numpy())
+            scores.append(torch.stack([self.probabilities(one) for one in (logits, *others)]).mean(dim=0).cpu().numpy())
+        return np.concatenate(scores), np.concatenate(features)
 
     @torch.inference_mode()
     def logits(self, batch: Tensor) -> Tensor:

@@ -43,10 +43,12 @@ class Scored:
     Attributes:
         scores: float64 (n, classes); rows of images that could not be read hold NaN.
         problems: row → reason.
+        distances: float64 (n,) from the training images, NaN likewise; None where the bundle keeps none.
     """
 
     scores: FloatArray
     problems: dict[int, str]
+    distances: FloatArray | None = None
 
 
 class Model:
@@ -140,13 +142,16 @@ class Model:
         """Probabilities of files or arrays, in order, in bounded memory."""
         scores = np.full((len(inputs), len(self.classes)), np.nan)
         runtime = self.runtime(len(inputs))
+        distances = np.full(len(inputs), np.nan)
         problems: dict[int, str] = {}
         rows: list[int] = []
         batch: list[PixelArray] = []
 
         def flush() -> None:
             if batch:
-                scores[rows] = runtime.scores(np.stack(batch))
+                scores[rows], features = runtime.scores_and_features(np.stack(batch))
+                if features is not None and self.bundle.neighbours is not None:
+                    distances[rows] = self.bundle.neighbours.distances(features)
                 batch.clear()
                 rows.clear()
 
@@ -162,7 +167,7 @@ class Model:
                     progress("predicting", row + 1, len(inputs), {})
             flush()
         progress("predicting", len(inputs), len(inputs), {})
-        return Scored(scores, problems)
+        return Scored(scores, problems, None if self.bundle.neighbours is None else distances)
 
     def _pixels(self, inputs: Sequence[Sample]) -> Iterator[PixelArray | str]:
         """Stored pixels of each input in order, or the reason why there are none; at most a few batches ahead."""
@@ -188,12 +193,14 @@ class Model:
 
     def _frame(self, names: Sequence[str], scored: Scored) -> pd.DataFrame:
         readable = np.nan_to_num(scored.scores, nan=0.0)
-        predictions = Predictions(tuple(names), readable, self.bundle.decide(readable), self.classes, self.bundle.task)
+        decided = self.bundle.decide(readable)
+        doubt = self.bundle.uncertain(readable, decided, scored.distances)
+        predictions = Predictions(tuple(names), readable, decided, self.classes, self.bundle.task, uncertain=doubt)
         frame = predictions_frame(predictions)
         frame["error"] = [scored.problems.get(row, "") for row in range(len(names))]
         bad = list(scored.problems)
         frame.loc[bad, [f"p_{name}" for name in self.classes]] = np.nan
-        frame.loc[bad, "predicted"] = ""
+        frame.loc[bad, ["predicted", "uncertain"]] = ""
         return frame
 
     def judge(
@@ -221,8 +228,10 @@ class Model:
         if not kept.any():
             raise BadImagesError(problems, "Not one image could be read.")
         table, scores = table.take(kept), scored.scores[kept]
+        decided = self.bundle.decide(scores)
+        doubt = self.bundle.uncertain(scores, decided, None if scored.distances is None else scored.distances[kept])
         predictions = Predictions(
-            table.images, scores, self.bundle.decide(scores), self.classes, self.bundle.task, table.targets, table.groups
+            table.images, scores, decided, self.classes, self.bundle.task, table.targets, table.groups, uncertain=doubt
         )
         return predictions, table, problems
 

@@ -179,6 +179,7 @@ class Predictions:
         task: binary, multiclass or multilabel.
         targets: as in `Table`, or None where labels are not known.
         groups: as in `Table`.
+        uncertain: str (n,), `no` or what is in doubt (`score`, `unlike`, both with `|` between); None where that is not calibrated.
     """
 
     images: tuple[str, ...]
@@ -188,6 +189,7 @@ class Predictions:
     task: Task
     targets: IntArray | None = None
     groups: StrArray | None = None
+    uncertain: StrArray | None = None
 
     def __len__(self) -> int:
         return len(self.images)

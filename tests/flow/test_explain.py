@@ -41,7 +41,10 @@ def test_explain_writes_pictures_maps_manifest_and_overview(cli: Cli, gels: Path
         for name in ("image_file", "overlay", "check_overlay"):
             with Image.open(out / entry[name]) as picture:
                 assert picture.format == "PNG"
+        assert len(entry["neighbours"]) == 6
+        assert [near["distance"] for near in entry["neighbours"]] == sorted(near["distance"] for near in entry["neighbours"])
         named |= {entry[name] for name in ("map", "check_map", "image_file", "overlay", "check_overlay")}
+        named |= {near["thumbnail"] for near in entry["neighbours"]}
     assert {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()} == named
     page = (out / "overview.html").read_text(encoding="utf-8")
     assert page.count('<article class="explained">') == 4

@@ -3,6 +3,7 @@
 from coverslip.config.loading import dump_toml, load_config, merge_layers, parse_override, parse_overrides, read_toml, schema, with_values
 from coverslip.config.sections import (
     AugmentConfig,
+    BundleConfig,
     CacheConfig,
     DataConfig,
     DecisionConfig,
@@ -16,6 +17,7 @@ from coverslip.config.sections import (
 
 __all__ = [
     "AugmentConfig",
+    "BundleConfig",
     "CacheConfig",
     "DataConfig",
     "DecisionConfig",

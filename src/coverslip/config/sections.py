@@ -276,6 +276,16 @@ class DecisionConfig(Section):
     calibrate: bool | Literal["temperature", "platt"] = False
     """Scores scaled by one `temperature`, with several labels by slope and offset a class (`platt`, what `true` means) or one a class."""
 
+    coverage: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """`uncertain` marks decisions so that at most the rest of the images are wrong and not marked; 0.95 needs 19 validation images."""
+
+
+class BundleConfig(Section):
+    """What the trained model keeps of its training images."""
+
+    neighbours: Literal["thumbnails", "features", "none"] = "thumbnails"
+    """Feature vectors with labels, names and small pictures; vectors and labels only, for private data; or nothing."""
+
 
 class IntervalsConfig(Section):
     """The interval on every number."""
@@ -303,6 +313,7 @@ class RunConfig(Section):
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     decision: DecisionConfig = DecisionConfig()
+    bundle: BundleConfig = BundleConfig()
     intervals: IntervalsConfig = IntervalsConfig()
     cache: CacheConfig = CacheConfig()
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from coverslip.evaluation.calibration import apply_platt
 from coverslip.evaluation.decisions import apply_temperature, decide
-from coverslip.structures import FloatArray, IntArray, Task
+from coverslip.evaluation.uncertainty import Conformal
+from coverslip.structures import BoolArray, FloatArray, IntArray, Task
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Decision:
         lines: multilabel: slope and offset on the log-odds of each class, or empty for scores as they are.
         at_least_one: multilabel: whether an image without any label gets the nearest.
         note: how all this was chosen, in words.
+        conformal: which decisions are doubtful by their scores; None where that is not calibrated.
     """
 
     task: Task
@@ -34,6 +36,7 @@ class Decision:
     lines: tuple[tuple[float, float], ...] = ()
     at_least_one: bool = False
     note: str = ""
+    conformal: Conformal | None = None
 
     @property
     def reported(self) -> float | FloatArray:
@@ -51,6 +54,10 @@ class Decision:
         """Class indices, int64 (n,), or with several labels int64 (n, classes) of 0 and 1."""
         return decide(calibrated, self.task, self.reported, at_least_one=self.at_least_one)
 
+    def doubtful(self, calibrated: FloatArray, predicted: IntArray) -> BoolArray | None:
+        """Whether decisions on calibrated scores are in doubt, bool (n,); None where that is not calibrated."""
+        return None if self.conformal is None else self.conformal.doubtful(calibrated, predicted, self.reported, self.task)
+
     def __call__(self, scores: FloatArray) -> tuple[FloatArray, IntArray]:
         """Calibrated scores and decisions."""
         calibrated = self.calibrated(scores)
@@ -58,9 +65,10 @@ class Decision:
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
+        doubt = {} if self.conformal is None else {"conformal": self.conformal.to_json()}
         if self.task is not Task.MULTILABEL:
-            return {"threshold": self.threshold, "temperature": self.temperature}
-        return {
+            return {"threshold": self.threshold, "temperature": self.temperature, **doubt}
+        return doubt | {
             "threshold": self.threshold, "thresholds": list(self.thresholds), "lines": [list(line) for line in self.lines],
             "at_least_one": self.at_least_one,
         }  # fmt: skip
@@ -72,12 +80,14 @@ class Decision:
         Raises:
             KeyError, ValueError: not what `to_json` wrote.
         """
+        conformal = Conformal.from_json(value["conformal"]) if value.get("conformal") else None
         if task is not Task.MULTILABEL:
-            return Decision(task, float(value["threshold"]), float(value["temperature"]))
+            return Decision(task, float(value["threshold"]), float(value["temperature"]), conformal=conformal)
         return Decision(
             task,
             float(value["threshold"]),
             thresholds=tuple(float(threshold) for threshold in value["thresholds"]),
             lines=tuple((float(slope), float(offset)) for slope, offset in value["lines"]),
             at_least_one=bool(value["at_least_one"]),
+            conformal=conformal,
         )

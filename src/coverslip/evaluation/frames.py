@@ -28,7 +28,7 @@ def predictions_frame(predictions: Predictions, **columns: str | int) -> pd.Data
     for column, name in enumerate(predictions.classes):
         frame[f"p_{name}"] = [float(f"{score:.7g}") for score in predictions.scores[:, column]]
     frame["predicted"] = label_texts(predictions.predicted, predictions.classes)
-    frame["uncertain"] = ""
+    frame["uncertain"] = "" if predictions.uncertain is None else list(predictions.uncertain)
     if predictions.targets is not None:
         frame["label"] = label_texts(predictions.targets, predictions.classes)
     if predictions.groups is not None:

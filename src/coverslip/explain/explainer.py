@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +19,19 @@ from coverslip.config import DataConfig, load_config
 from coverslip.data.decoding import ImageReadError, PixelArray
 from coverslip.data.inputs import list_samples
 from coverslip.errors import BadImagesError, InputError, did_you_mean
-from coverslip.explain.gradcam import NoMapError, grad_cam, map_form
+from coverslip.explain.gradcam import MapForm, NoMapError, grad_cam, map_form
 from coverslip.explain.hiding import WINDOWS, Hiding, channel_parts, hide_region, highlighted, occlusion
 from coverslip.explain.log_odds import log_odds
 from coverslip.explain.overlay import Picture, overlay, picture_of, png
 from coverslip.explain.placing import Map, to_image, to_size
+from coverslip.models.classifier import Classifier
 from coverslip.models.groups import GroupedClassifier, members_of
+from coverslip.neighbours import Near
 from coverslip.structures import FloatArray, Task
+
+Check = Literal["none", "quick", "full"]
+SHOWN = 6
+"""Neighbours of an image that are named."""
 
 Source = str | Path | tuple[Path, ...] | npt.NDArray[Any]
 """A path, the files of a sample (one a channel), or pixels."""
@@ -55,9 +61,14 @@ class Explanation:
         hiding: what hiding the highest tenth of `map` does to the score, against hiding as much elsewhere; None where it was not asked
             for, or where nothing speaks for the label.
         channels: what each channel adds to the log-odds of the label (Shapley values); empty for grey and RGB images.
-        channel_maps: what hiding each place in one channel takes from the label, by channel; empty for grey and RGB images.
+        channel_maps: what hiding each place in one channel takes from the label, by channel; empty like `channels`, and without a
+            full check.
         channel_pictures: each channel for people, as `picture`; empty for grey and RGB images.
         picture: uint8 (h, w, 3), the image for people, at most 1,024 pixels a side.
+        neighbours: the training images that look most like it to the model, nearest first; empty where the bundle keeps none.
+        distance: of the image from the training images, 0 and above; None where the bundle keeps none.
+        distance_text: what that distance says, in words.
+        uncertain: `no`, or what is in doubt: `score`, `unlike`, or both with `|` between; empty where nothing is calibrated.
     """
 
     image: str
@@ -73,6 +84,10 @@ class Explanation:
     channels: dict[str, float] = field(default_factory=dict)
     channel_maps: dict[str, Map] = field(default_factory=dict, repr=False)
     channel_pictures: dict[str, Picture] = field(default_factory=dict, repr=False)
+    neighbours: tuple[Near, ...] = ()
+    distance: float | None = None
+    distance_text: str = ""
+    uncertain: str = ""
 
     @property
     def overlay(self) -> bytes:
@@ -123,15 +138,16 @@ class Explainer:
         network.classifier.eval()
         self._members = members_of(network.classifier)
         empty = torch.zeros(1, *(network.geometry.shape[place] for place in (2, 0, 1)), device=network.device)
-        self._forms = [map_form(member.backbone.network, empty) for member in self._members]
+        self._forms = [_form(member, empty) for member in self._members]
 
-    def explain(self, image: Source, label: str | None = None, *, check: bool = True) -> Explanation:
+    def explain(self, image: Source, label: str | None = None, *, check: Check = "full") -> Explanation:
         """Explain one label of one image.
 
         Args:
             image: a path; the files of a sample; or pixels as `Model.predict` takes them.
             label: a class; when None the predicted one, of several the one with the highest score.
-            check: also hide parts of the image and channels, which takes some hundred forward passes.
+            check: `quick` also hides the highlighted region and single channels (some 20 forward passes); `full`, every window too (at
+                least windows² passes, and as many again for each channel of several); `none`, neither.
 
         Raises:
             MissingInputError: the path does not exist.
@@ -141,7 +157,7 @@ class Explainer:
         return self.explain_labels(image, None if label is None else [label], check=check)[0]
 
     def explain_labels(
-        self, image: Source, labels: Sequence[str] | None = None, *, check: bool = True, name: str = ""
+        self, image: Source, labels: Sequence[str] | None = None, *, check: Check = "full", name: str = ""
     ) -> list[Explanation]:
         """Explain some labels of one image; what hides the image is done once for all of them.
 
@@ -156,22 +172,25 @@ class Explainer:
         with self._lock:
             return self._explained(look, asked, check)
 
-    def _explained(self, look: _Look, asked: list[int] | None, check: bool) -> list[Explanation]:
+    def _explained(self, look: _Look, asked: list[int] | None, check: Check) -> list[Explanation]:
         bundle, several = self.bundle, self.bundle.task is Task.MULTILABEL
-        scores = bundle.scores([look.pixels[None]])
+        scores, likeness = self._scored(look)
         said = bundle.decide(scores)[0]
         predicted = np.flatnonzero(said) if several else np.atleast_1d(said)
         order = np.argsort(-scores[0], kind="stable")
         columns = asked if asked is not None else [int(c) for c in order if c in predicted] or [int(order[0])]
         seen = self._maps(look.batch, columns)
-        hidden = occlusion(self._odds, look.batch, self.windows)[columns] if check or seen is None else None
+        full = check == "full"
+        hidden = occlusion(self._odds, look.batch, self.windows)[columns] if full or seen is None else None
         maps = seen if seen is not None else [np.maximum(one, 0) for one in self._needed(hidden)]
-        channels = tuple(look.channel_pictures) if check else ()
+        channels = tuple(look.channel_pictures) if check != "none" else ()
         parts = channel_parts(self._odds, look.batch)[columns] if channels else None
-        by_channel = {name: occlusion(self._odds, look.batch, self.windows, place)[columns] for place, name in enumerate(channels)}
+        by_channel = {
+            name: occlusion(self._odds, look.batch, self.windows, place)[columns] for place, name in enumerate(channels if full else ())
+        }
         found = []
         for number, column in enumerate(columns):
-            checked = hidden[number] if check and hidden is not None else None
+            checked = hidden[number] if full and hidden is not None else None
             found.append(
                 Explanation(
                     image=look.name,
@@ -183,13 +202,28 @@ class Explainer:
                     picture=look.picture,
                     check=None if checked is None else self._placed(checked, look),
                     agreement=None if checked is None or seen is None else agreement(maps[number], checked, self.windows),
-                    hiding=self._hiding(look, maps[number], column) if check else None,
+                    hiding=self._hiding(look, maps[number], column) if check != "none" else None,
                     channels={} if parts is None else dict(zip(channels, parts[number].tolist(), strict=True)),
                     channel_maps={channel: self._placed(each[number], look) for channel, each in by_channel.items()},
                     channel_pictures=look.channel_pictures,
+                    **likeness,
                 )
             )
         return found
+
+    def _scored(self, look: _Look) -> tuple[FloatArray, dict[str, Any]]:
+        """Calibrated scores (1, classes), and what the training images say of the image: fields of an explanation."""
+        bundle, near = self.bundle, self.bundle.neighbours
+        if near is None:
+            scores = bundle.scores([look.pixels[None]])
+            distances, likeness = None, {}
+        else:
+            raw, features = bundle.network.scores_and_features([look.pixels[None]])
+            scores, distances = bundle.calibrated(raw), near.distances(features)
+            far = float(distances[0])
+            likeness = {"neighbours": tuple(near.about(features[0], SHOWN)), "distance": far, "distance_text": near.text(far)}
+        doubt = bundle.uncertain(scores, bundle.decide(scores), distances)
+        return scores, likeness | {"uncertain": "" if doubt is None else str(doubt[0])}
 
     def hiding(self, image: Source, values: Map, label: str) -> Hiding | None:
         """What hiding the highest tenth of any map does to the score of a label; None where no value is above 0.
@@ -210,7 +244,10 @@ class Explainer:
             found = []
             for column in columns:
                 member, place = self._home(column)
-                found += list(grad_cam(self._members[member], self._forms[member], batch, [place], several=several))
+                form = self._forms[member]
+                if form is None:
+                    return None
+                found += list(grad_cam(self._members[member], form, batch, [place], several=several))
             return found
         except NoMapError:
             return None
@@ -271,6 +308,13 @@ class Explainer:
         alone = {one: picture_of(decoded[..., [place]], [one]) for place, one in enumerate(names) if len(names) > 1}
         size = (decoded.shape[0], decoded.shape[1])
         return _Look(name, pixels, bundle.network.batch(pixels[None]), picture_of(decoded, names), size, alone)
+
+
+def _form(member: Classifier, image: Tensor) -> MapForm | None:
+    try:
+        return map_form(member.backbone.network, image)
+    except NoMapError:
+        return None
 
 
 def agreement(first: Map, second: Map, windows: int) -> float | None:

@@ -127,7 +127,19 @@ def _write(place: Path, number: str, found: Explanation, bundle: Bundle) -> dict
         "hiding": None if found.hiding is None else asdict(found.hiding),
         **{name: file for name, (file, _) in (pictures | maps).items()},
         **_write_channels(place, stem, found),
+        **{name: getattr(found, name) for name in ("uncertain", "distance", "distance_text")},
+        "neighbours": _write_neighbours(place, number, found),
     }
+
+
+def _write_neighbours(place: Path, number: str, found: Explanation) -> list[dict[str, Any]]:
+    entries = []
+    for rank, near in enumerate(found.neighbours, start=1):
+        file = f"pictures/{number}-near-{rank}.jpg" if near.thumbnail else ""
+        if near.thumbnail:
+            write_file(place / file, near.thumbnail)
+        entries.append({"label": near.label, "distance": near.distance, "image": near.image, "thumbnail": file})
+    return entries
 
 
 def _write_channels(place: Path, stem: str, found: Explanation) -> dict[str, Any]:

@@ -71,6 +71,9 @@ def map_form(network: nn.Module, image: Tensor) -> MapForm:
     Args:
         network: without its classifier, in evaluation mode.
         image: float32 (1, channels, h, w); only its shape matters.
+
+    Raises:
+        NoMapError: its tokens cannot be laid out.
     """
     form = _layout(network, image)
     return replace(form, shift=_shift(network, form, image)) if form.layout == "planes first" else form
@@ -78,7 +81,9 @@ def map_form(network: nn.Module, image: Tensor) -> MapForm:
 
 @torch.no_grad()
 def _layout(network: nn.Module, image: Tensor) -> MapForm:
-    last: Tensor = network.forward_features(image)  # type: ignore[operator]
+    last = network.forward_features(image)  # type: ignore[operator]
+    if not isinstance(last, Tensor):  # some networks have several ends
+        return MapForm("planes first")
     shape = tuple(last.shape[1:])
     if last.ndim == 4:
         return MapForm("planes last" if getattr(network, "output_fmt", "NCHW") == "NHWC" else "planes first", shape)
@@ -152,6 +157,8 @@ def token_grid(tokens: int, prefix: int, size: tuple[int, int], stated: tuple[in
             found += [(abs(np.log(rows / columns * size[1] / size[0])), extra, (rows, columns)) for rows, columns in pairs]
         if found and min(found)[0] < 0.1:
             break
+    if not found:
+        raise NoMapError(f"{tokens} tokens cannot be laid out as an image")
     _, extra, grid = min(found)
     return extra, grid
 

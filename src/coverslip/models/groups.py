@@ -51,6 +51,21 @@ class GroupedClassifier(nn.Module):
         return torch.cat([member(images) for member in self.members], dim=1).index_select(1, self.order)
 
 
+def features_and_logits(classifier: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """The vectors that the heads look at, (n, features), those of class groups side by side; and logits, float32 (n, classes).
+
+    Args:
+        classifier: a `Classifier` or `GroupedClassifier`, or a folded copy of one.
+        images: float (n, channels, height, width).
+    """
+    members = members_of(classifier)  # type: ignore[arg-type]
+    vectors = [member.backbone(images) for member in members]
+    logits = [member.head(one).float() for member, one in zip(members, vectors, strict=True)]
+    if not isinstance(classifier, GroupedClassifier):
+        return vectors[0], logits[0]
+    return torch.cat(vectors, dim=1), torch.cat(logits, dim=1).index_select(1, classifier.order)
+
+
 def group_columns(stated: int | Sequence[Sequence[str]] | None, classes: Sequence[str]) -> list[Columns]:
     """The places of the classes of each group: so many groups of neighbours, or as named; one group when nothing is stated.
 

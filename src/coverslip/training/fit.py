@@ -72,6 +72,12 @@ class Fitted:
             logits = self.network.classifier.head(torch.from_numpy(self.features.rows(rows)).to(self.network.device))
         return self.network.probabilities(logits).cpu().numpy()
 
+    def vectors(self, samples: Samples, rows: IntArray) -> Features:
+        """What the heads see of some rows, float32 (m, features)."""
+        if self.features is not None:
+            return self.features.rows(rows)
+        return self.network.scores_and_features(chunks(samples.pixels.array, samples.pixels.index[rows]))[1]
+
     def time_scores(self, samples: Samples, rows: IntArray) -> tuple[int, float]:
         """How many images were scored, at most 256 of some rows, and the seconds that it took the whole network, warm."""
         rows = rows[:MEASURED]

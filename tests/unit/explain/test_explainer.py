@@ -83,16 +83,16 @@ def test_what_an_explanation_holds(explainer: Explainer, bundle: Bundle, unseen:
     assert found.check.dtype == found.map.dtype == np.float32
     with Pillow.open(io.BytesIO(found.overlay)) as picture:
         assert (picture.format, picture.size, picture.mode) == ("PNG", (192, 128), "RGB")
-    other = explainer.explain(image, CLASSES[1 - int(scores.argmax())], check=False)
+    other = explainer.explain(image, CLASSES[1 - int(scores.argmax())], check="none")
     assert (other.check, other.agreement, other.hiding) == (None, None, None)
     assert other.score == pytest.approx(scores.min())
     assert not np.array_equal(other.map, found.map)
 
 
 def test_threads_take_turns(explainer: Explainer, unseen: Unseen) -> None:
-    alone = [explainer.explain(image, check=False).map for image in unseen[0][:6]]
+    alone = [explainer.explain(image, check="none").map for image in unseen[0][:6]]
     with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(lambda image: explainer.explain(image, check=False).map, unseen[0][:6]))
+        together = list(pool.map(lambda image: explainer.explain(image, check="none").map, unseen[0][:6]))
     for one, other in zip(alone, together, strict=True):
         np.testing.assert_array_equal(one, other)
 

@@ -1,0 +1,59 @@
+"""What a model remembers of its training images: its neighbours, and which images are unlike all of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from coverslip.data.pixels import WHOLE
+from coverslip.explain.overlay import picture_of
+from coverslip.neighbours import FEWEST, Neighbours, thumbnail
+from coverslip.preparing import Prepared
+from coverslip.structures import IntArray
+from coverslip.training.fit import Fitted
+
+MOST = 2000
+"""Training images that a bundle keeps at most."""
+REFERENCE = 2000
+"""Validation images whose distances say what is far, at most."""
+
+
+def find_neighbours(data: Prepared, fitted: Fitted) -> Neighbours | None:
+    """The training images as the model sees them, with distances that say what is far; None where the config leaves them out.
+
+    What is far is measured on the validation part. Where that is too small or was trained on, as after folds, it is measured on the
+    training images themselves, each without those that are tied to it.
+    """
+    kept = data.config.bundle.neighbours
+    if kept == "none":
+        return None
+    learned = data.split.rows("train") if data.split.folds is None else data.split.rows("train", "validation")
+    rows = evenly(learned, MOST)
+    shown = kept == "thumbnails"
+    found = Neighbours.of(
+        fitted.vectors(data.samples, rows),
+        [data.table.label_text(row) for row in rows],
+        [data.table.images[row] for row in rows] if shown else (),
+        [_thumbnail(data, row) for row in rows.tolist()] if shown else (),
+    )
+    validation = evenly(data.split.rows("validation"), REFERENCE)
+    if data.split.folds is None and len(validation) >= FEWEST:
+        far, source = found.distances(fitted.vectors(data.samples, validation)), "validation images"
+    else:
+        far, source = found.own_distances(data.samples.ties[rows]), "training images, each held against the others"
+    return replace(found, reference=np.sort(far), source=source)
+
+
+def evenly(rows: IntArray, most: int) -> IntArray:
+    """At most so many of the rows, evenly spaced, so that sorted classes keep their shares."""
+    return rows[np.linspace(0, len(rows) - 1, most).round().astype(np.int64)] if len(rows) > most else rows
+
+
+def _thumbnail(data: Prepared, row: int) -> bytes:
+    """From the stored pixels; what was squashed gets its shape back."""
+    names = [channel.name for channel in data.reading.channels]
+    picture = picture_of(data.pixels.read(np.array([row]))[0], names)
+    facts = data.scan.facts
+    squashed = data.geometry.fit == "squash" and data.geometry.box == WHOLE
+    return thumbnail(picture, float(facts["width"].iloc[row]) / float(facts["height"].iloc[row]) if squashed else None)
