@@ -27,13 +27,13 @@ from coverslip.explain.placing import Map, to_image, to_size
 from coverslip.models.classifier import Classifier
 from coverslip.models.groups import GroupedClassifier, members_of
 from coverslip.neighbours import Near
-from coverslip.structures import FloatArray, Task
+from coverslip.structures import File, FloatArray, Task
 
 Check = Literal["none", "quick", "full"]
 SHOWN = 6
 """Neighbours of an image that are named."""
 
-Source = str | Path | tuple[Path, ...] | npt.NDArray[Any]
+Source = str | Path | tuple[File, ...] | npt.NDArray[Any]
 """A path, the files of a sample (one a channel), or pixels."""
 
 
@@ -289,7 +289,7 @@ class Explainer:
 
     def _look(self, source: Source, name: str) -> _Look:
         bundle = self.bundle
-        files: tuple[Path, ...] = ()
+        files: tuple[File, ...] = ()
         if isinstance(source, (str, Path)):
             samples, names = list_samples([source], data_config(bundle))
             if len(samples) != 1:

@@ -10,17 +10,17 @@ import numpy as np
 from coverslip.bundle import Bundle
 from coverslip.data.pixels import GREY, RGB
 from coverslip.graphs.builder import OPSET, GraphBuilder, Value
-from coverslip.graphs.exporting import IMAGES, LOGITS, exported_network
+from coverslip.graphs.exporting import FEATURES, IMAGES, LOGITS, exported_network
 from coverslip.graphs.geometry import resized
 from coverslip.graphs.normalisation import normalised
-from coverslip.graphs.scores import calibrated, with_copies
+from coverslip.graphs.scores import calibrated, of_the_first_copy, with_copies
 from coverslip.runtime import require, to_json
 
 if TYPE_CHECKING:
     import onnx
 
-PIXELS, SCORES = "pixels", "scores"
-"""Names of the graph's input and output."""
+PIXELS, SCORES, SEEN = "pixels", "scores", "features"
+"""Names of the graph's input and outputs."""
 DTYPES = {8: np.uint8, 16: np.uint16, 32: np.float32}
 
 
@@ -50,16 +50,22 @@ def raw_graph(bundle: Bundle, depth: int) -> onnx.ModelProto:
 def stored_graph(bundle: Bundle) -> onnx.ModelProto:
     """A graph from stored pixels, (batch, height, width, channels) of the bundle's size and depth, to calibrated scores.
 
+    Where the bundle knows its training images there is a second output, `features`: what the heads see of each image.
+
     Raises:
         MissingExtraError: the extra `export` is not installed.
         ExportError: torch cannot express the architecture in ONNX.
     """
     graph = GraphBuilder()
     planes = graph.cast(graph("Transpose", PIXELS, perm=[0, 3, 1, 2]), np.float32)
-    return _finished(graph, planes, bundle, bundle.network.geometry.dtype, ["batch", *bundle.network.geometry.shape])
+    shape: list[str | int] = ["batch", *bundle.network.geometry.shape]
+    seen = bundle.neighbours.vectors.shape[1] - 1 if bundle.neighbours is not None else 0  # the last number is their length
+    return _finished(graph, planes, bundle, bundle.network.geometry.dtype, shape, features=seen)
 
 
-def _finished(graph: GraphBuilder, planes: Value, bundle: Bundle, dtype: Any, shape: list[str | int]) -> onnx.ModelProto:
+def _finished(
+    graph: GraphBuilder, planes: Value, bundle: Bundle, dtype: Any, shape: list[str | int], *, features: int = 0
+) -> onnx.ModelProto:
     helper, network = require("onnx.helper", "export"), bundle.network
     core = exported_network(network)
     batch, copies = with_copies(
@@ -68,12 +74,15 @@ def _finished(graph: GraphBuilder, planes: Value, bundle: Bundle, dtype: Any, sh
     graph.rename(batch, IMAGES)
     graph.nodes.extend(core.graph.node)
     graph.rename(calibrated(graph, LOGITS, copies, len(bundle.classes), bundle.decision), SCORES)
-    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    if features:
+        graph.rename(of_the_first_copy(graph, FEATURES, copies, features), SEEN)
+    kind, real = (helper.np_dtype_to_tensor_dtype(np.dtype(one)) for one in (dtype, np.float32))
+    widths = {SCORES: len(bundle.classes)} | ({SEEN: features} if features else {})
     made = helper.make_graph(
         graph.nodes,
         "coverslip",
         [helper.make_tensor_value_info(PIXELS, kind, shape)],
-        [helper.make_tensor_value_info(SCORES, helper.np_dtype_to_tensor_dtype(np.dtype(np.float32)), ["batch", len(bundle.classes)])],
+        [helper.make_tensor_value_info(name, real, ["batch", width]) for name, width in widths.items()],
         [*graph.constants, *core.graph.initializer],
     )
     model: onnx.ModelProto = helper.make_model(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from coverslip.errors import ExportError
 from coverslip.graphs.builder import OPSET
 from coverslip.models.folding import fold_batch_norms
+from coverslip.models.groups import features_and_logits
 from coverslip.network import Network
 from coverslip.runtime import require
 
@@ -23,11 +24,12 @@ if TYPE_CHECKING:
     import onnx
 
 PREFIX = "network/"
-IMAGES, LOGITS = f"{PREFIX}images", f"{PREFIX}logits"
+IMAGES, LOGITS, FEATURES = f"{PREFIX}images", f"{PREFIX}logits", f"{PREFIX}features"
 
 
 def exported_network(network: Network) -> onnx.ModelProto:
-    """Normalised batch, float32 (n, c, height, width) `network/images`, to float32 (n, classes) `network/logits`, n being any.
+    """Normalised batch, float32 (n, c, height, width) `network/images`, to float32 (n, classes) `network/logits` and what the heads
+    see, float32 (n, features) `network/features`, n being any.
 
     torch has two exporters. The one that records a run takes a second; the one that analyses the program takes ten and more, and
     does for the networks that the first cannot express.
@@ -39,7 +41,7 @@ def exported_network(network: Network) -> onnx.ModelProto:
     compose = require("onnx.compose", "export")
     height, width, channels = network.geometry.shape
     images = torch.zeros(2, channels, height, width, device=network.device)
-    scorer = fold_batch_norms(network.classifier, images[:1]).eval()
+    scorer = _WithFeatures(fold_batch_norms(network.classifier, images[:1])).eval()
     with _quiet():
         try:
             model = _first_that_works(scorer, images, (_by_recording, _by_analysis))
@@ -49,6 +51,19 @@ def exported_network(network: Network) -> onnx.ModelProto:
             raise ExportError(f"torch cannot write {architecture} as ONNX: {reason}; predict with --runtime torch") from error
     found: onnx.ModelProto = compose.add_prefix(model, PREFIX)
     return found
+
+
+class _WithFeatures(nn.Module):
+    """A classifier that gives its logits, and what they are computed from."""
+
+    def __init__(self, scorer: nn.Module) -> None:
+        super().__init__()
+        self.scorer = scorer
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Of normalised images (n, c, h, w): float (n, classes), (n, features)."""
+        features, logits = features_and_logits(self.scorer, images)
+        return logits, features
 
 
 Exporter = Callable[[nn.Module, Tensor], "onnx.ModelProto"]
@@ -67,8 +82,8 @@ def _first_that_works(scorer: nn.Module, images: Tensor, exporters: tuple[Export
 def _by_recording(scorer: nn.Module, images: Tensor) -> onnx.ModelProto:
     file: Any = io.BytesIO()  # which it takes, whatever its types say
     torch.onnx.export(
-        scorer, (images,), file, dynamo=False, input_names=["images"], output_names=["logits"], dynamic_axes={"images": {0: "batch"}},
-        opset_version=OPSET,
+        scorer, (images,), file, dynamo=False, input_names=["images"], output_names=["logits", "features"],
+        dynamic_axes={"images": {0: "batch"}}, opset_version=OPSET,
     )  # fmt: skip
     model: onnx.ModelProto = require("onnx", "export").load_from_string(file.getvalue())
     return model
@@ -78,7 +93,7 @@ def _by_analysis(scorer: nn.Module, images: Tensor) -> onnx.ModelProto:
     require("onnxscript", "export")
     batch = torch.export.Dim("batch", min=1)
     program = torch.onnx.export(
-        scorer, (images,), dynamo=True, input_names=["images"], output_names=["logits"], dynamic_shapes=({0: batch},),
+        scorer, (images,), dynamo=True, input_names=["images"], output_names=["logits", "features"], dynamic_shapes=({0: batch},),
         opset_version=OPSET, verbose=False,
     )  # fmt: skip
     if program is None:

@@ -28,6 +28,13 @@ def with_copies(graph: GraphBuilder, batch: Value, views: str, augment: AugmentC
     return (graph("Concat", *made, axis=0), len(made)) if len(made) > 1 else (batch, 1)
 
 
+def of_the_first_copy(graph: GraphBuilder, values: Value, copies: int, width: int) -> Value:
+    """Of values (copies n, width) those of the images as they are, (n, width)."""
+    if copies == 1:
+        return values
+    return graph("Squeeze", graph("Slice", graph("Reshape", values, integers(copies, -1, width)), integers(0), integers(1)), integers(0))
+
+
 def calibrated(graph: GraphBuilder, logits: Value, copies: int, classes: int, decision: Decision) -> Value:
     """Calibrated scores, float32 (n, classes), of logits (copies n, classes)."""
     if decision.task is Task.MULTILABEL:

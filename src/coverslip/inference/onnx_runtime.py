@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from coverslip.data.decoding import PixelArray
 from coverslip.errors import ExportError
+from coverslip.neighbours import Vectors
 from coverslip.runtime import cpu_count, require
 from coverslip.structures import FloatArray
 
@@ -38,7 +39,13 @@ def open_session(graph: Path | bytes, threads: int) -> Any:
 
 def run_session(session: Any, pixels: npt.NDArray[Any]) -> FloatArray:
     """Scores, float64 (n, classes), of pixels in the form of the graph's input."""
-    return np.asarray(session.run(None, {session.get_inputs()[0].name: pixels})[0], dtype=np.float64)
+    return _run(session, pixels)[0]
+
+
+def _run(session: Any, pixels: npt.NDArray[Any]) -> tuple[FloatArray, Vectors | None]:
+    """Scores, and features where the graph gives them."""
+    scores, *features = session.run(None, {session.get_inputs()[0].name: pixels})
+    return np.asarray(scores, dtype=np.float64), features[0] if features else None
 
 
 class OnnxRuntime:
@@ -53,7 +60,12 @@ class OnnxRuntime:
 
     def scores(self, pixels: PixelArray) -> FloatArray:
         """Calibrated scores, float64 (n, classes), of stored pixels (n, height, width, channels)."""
+        return self.scores_and_features(pixels)[0]
+
+    def scores_and_features(self, pixels: PixelArray) -> tuple[FloatArray, Vectors | None]:
+        """The same, and float32 (n, features) where the graph gives them."""
         size = max(1, min(IMAGES_A_CALL, -(-len(pixels) // cpu_count())))
-        parts = [pixels[start : start + size] for start in range(0, len(pixels), size)]
-        found = list(self._pool.map(lambda part: run_session(self._session, part), parts))
-        return np.concatenate(found) if found else run_session(self._session, pixels)
+        parts = [pixels[start : start + size] for start in range(0, len(pixels), size)] or [pixels]
+        found = list(self._pool.map(lambda part: _run(self._session, part), parts))
+        features = [vectors for _, vectors in found if vectors is not None]
+        return np.concatenate([scores for scores, _ in found]), np.concatenate(features) if features else None

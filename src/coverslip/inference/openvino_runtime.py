@@ -10,6 +10,7 @@ import numpy as np
 
 from coverslip.data.decoding import PixelArray
 from coverslip.errors import ExportError
+from coverslip.neighbours import Vectors
 from coverslip.runtime import require
 from coverslip.structures import FloatArray
 
@@ -58,14 +59,19 @@ class OpenVinoRuntime:
 
     def scores(self, pixels: PixelArray) -> FloatArray:
         """Calibrated scores, float64 (n, classes), of stored pixels (n, height, width, channels)."""
-        found = np.empty((len(pixels), self._model.output(0).partial_shape[1].get_length()))
+        return self.scores_and_features(pixels)[0]
+
+    def scores_and_features(self, pixels: PixelArray) -> tuple[FloatArray, Vectors | None]:
+        """The same, and float32 (n, features) where the graph gives them."""
+        found = [np.empty((len(pixels), one.partial_shape[1].get_length())) for one in self._model.outputs]
         with self._alone:
             for row in range(len(pixels)):
                 self._queue.start_async({0: np.ascontiguousarray(pixels[row : row + 1])}, (found, row))
             self._queue.wait_all()
-        return found
+        return found[0], found[1].astype(np.float32) if len(found) > 1 else None
 
 
-def _keep(request: Any, place: tuple[FloatArray, int]) -> None:
+def _keep(request: Any, place: tuple[list[FloatArray], int]) -> None:
     found, row = place
-    found[row] = request.get_output_tensor(0).data[0]
+    for number, one in enumerate(found):
+        one[row] = request.get_output_tensor(number).data[0]

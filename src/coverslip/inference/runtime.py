@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, Protocol
 
 from coverslip.data.decoding import PixelArray
+from coverslip.neighbours import Vectors
 from coverslip.structures import FloatArray
 
 RuntimeName = Literal["auto", "torch", "onnx", "openvino"]
@@ -24,4 +25,8 @@ class Runtime(Protocol):
 
     def scores(self, pixels: PixelArray) -> FloatArray:
         """Calibrated scores, float64 (n, classes), of stored pixels (n, height, width, channels), n of any size."""
+        ...
+
+    def scores_and_features(self, pixels: PixelArray) -> tuple[FloatArray, Vectors | None]:
+        """The same, and what the heads saw of each image, float32 (n, features); None where the bundle knows no training images."""
         ...

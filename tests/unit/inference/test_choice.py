@@ -8,14 +8,17 @@ import pytest
 import torch
 
 from coverslip.bundle import Bundle, load_bundle, save_bundle
+from coverslip.config import AugmentConfig
 from coverslip.data.cache import cache_entries
 from coverslip.data.decoding import PixelArray
 from coverslip.errors import ConfigError, ExportError
 from coverslip.inference import RUNTIMES, Runtimes
 from coverslip.inference.choice import LARGEST_DIFFERENCE, WORTH_PREPARING, images_between, largest_difference
 from coverslip.inference.torch_runtime import TorchRuntime
+from coverslip.neighbours import Neighbours
 from coverslip.predict import Model
 from coverslip.structures import FloatArray
+from unit.export.kinds import KINDS
 from unit.test_bundle import bundle_of, images
 
 
@@ -120,3 +123,21 @@ def test_a_model_on_a_gpu_is_not_taken_to_the_cpu_in_silence(folder: Path) -> No
     bundle.network.device = torch.device("cuda")
     with pytest.raises(ConfigError, match="say --device cpu"):
         Runtimes(bundle, folder, "onnx")
+
+
+@pytest.mark.parametrize("kind", ["grey", "groups of classes"])
+def test_where_training_images_are_known_every_engine_gives_the_features_of_torch(kind: str, tmp_path: Path) -> None:
+    made = KINDS[kind]()
+    made.network.tta = "flips"
+    made.network.augment = AugmentConfig(horizontal_flip=True)
+    vectors = made.network.scores_and_features([np.stack([made.network.geometry.apply(image) for image in images()])])[1]
+    made.neighbours = Neighbours.of(vectors, ["a"] * len(vectors))
+    save_bundle(made, tmp_path / "bundle", images(), "# card\n")
+    bundle = opened(tmp_path / "bundle")
+    scores, features = bundle.network.scores_and_features([pixels()])
+    for name in RUNTIMES:
+        found = Runtimes(bundle, tmp_path / "bundle", name).runtime().scores_and_features(pixels())  # type: ignore[arg-type]
+        np.testing.assert_allclose(found[0], bundle.calibrated(scores), atol=2e-5)
+        assert found[1] is not None
+        assert found[1].dtype == np.float32
+        np.testing.assert_allclose(found[1], features, atol=1e-4)
