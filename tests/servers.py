@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 import pytest
@@ -224,10 +224,10 @@ class Server:
 def coverslip_server(*arguments: object, port: int = 0, ready: bool = True) -> Iterator[Server]:
     """The real command, at a free port unless one is given, stopped at the end of the block if it still runs; it must not complain."""
     command = [sys.executable, "-m", "coverslip", "serve", *map(str, arguments), "--port", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with tempfile.TemporaryFile("w+") as log, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process:
         assert process.stdout is not None
         address = process.stdout.readline().strip()
-        assert address.startswith("http://"), process.communicate()
+        assert address.startswith("http://"), _said(log)
         server = Server(address, process)
         try:
             if ready:
@@ -236,8 +236,15 @@ def coverslip_server(*arguments: object, port: int = 0, ready: bool = True) -> I
         finally:
             process.terminate()
             try:
-                said = process.communicate(timeout=30)[1]
+                process.wait(timeout=30)
             except subprocess.TimeoutExpired:
                 process.kill()
                 raise
+        said = _said(log)
     assert "Traceback" not in said, said
+    assert len(said.splitlines()) <= 3, said  # opening, ready, and the word of a signal
+
+
+def _said(log: IO[str]) -> str:
+    log.seek(0)
+    return log.read()

@@ -16,6 +16,9 @@ import tifffile
 from PIL import Image
 
 from browser import LOOKS, chromium, look_at
+from coverslip.evaluation.decisions import decide
+from coverslip.evaluation.frames import label_texts
+from coverslip.structures import Task
 from servers import Server
 
 from .conftest import TINY, Cli, images_of
@@ -293,3 +296,28 @@ def test_the_files_of_the_page_name_no_outside_address() -> None:
     assert len(found) >= 9
     for entry in found:
         assert re.findall(r"(?:https?:)?//[\w.-]+\.\w+|@import|url\(", entry.read_text(encoding="utf-8")) == [], entry.name
+
+
+def test_the_page_decides_as_the_model_does(page: Page) -> None:
+    """The rules of the page, once a threshold was moved, against those of the package, on random probabilities."""
+    random = np.random.default_rng(0)
+    classes = ["a", "b", "c", "d"]
+    for task, rule, count in ((Task.BINARY, "second_class", 2), (Task.MULTILABEL, "each_class", 4), (Task.MULTICLASS, "highest", 4)):
+        for at_least_one in (False, True):
+            scores = random.random((200, count)).round(3)
+            thresholds = random.random(count).round(3) + 0.001
+            names = classes[:count]
+            own = thresholds if task is Task.MULTILABEL else float(thresholds[1])
+            expected = label_texts(decide(scores, task, own, at_least_one=at_least_one), names)
+            model = {"task": str(task), "classes": names, "thresholds": {"rule": rule, "at_least_one": at_least_one}}
+            moved = {"values": dict(zip(names, thresholds.tolist(), strict=True)), "floor": 0, "moved": True}
+            rows = [{"probabilities": dict(zip(names, row, strict=True)), "decision": ["?"]} for row in scores.tolist()]
+            found = page.evaluate(
+                """async ([model, rows, moved]) => {
+                  const { decide } = await import("/page/rules.js");
+                  return rows.map((row) => decide(model, row, moved).join("|"));
+                }""",
+                [model, rows, moved],
+            )
+            assert found == expected
+            assert len(set(found)) > 1

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import socket
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -131,7 +133,7 @@ def run_server(
     )  # fmt: skip
     server = uvicorn.Server(config)
     announce(_address(host, listener))
-    with _signals_end_here():
+    with _signals_end_here(), _quiet_decoders():
         server.run(sockets=[listener])
     if service.failure is not None:
         raise service.failure
@@ -148,6 +150,22 @@ def _listen(host: str, port: int) -> socket.socket:
 def _address(host: str, listener: socket.socket) -> str:
     shown = f"[{host}]" if ":" in host and not host.startswith("[") else host
     return f"http://{shown}:{listener.getsockname()[1]}"
+
+
+@contextmanager
+def _quiet_decoders() -> Iterator[None]:
+    """What decoders log and warn of while they read a damaged file is in the answer; clients could fill the log with it."""
+    loggers = [logging.getLogger(name) for name in ("tifffile", "PIL", "czifile", "nd2", "liffile")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 @contextmanager
