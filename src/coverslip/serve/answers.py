@@ -41,7 +41,7 @@ class Prediction(Answer):
     decision: list[str] = []
     """The label; with several labels an image all of them, which may be none."""
     uncertain: str | None = None
-    """Why this prediction should not be relied on, or the empty string; null where the model was not calibrated to tell."""
+    """`no`, or what is in doubt, as in predictions.csv; null where the model was not calibrated to tell."""
     error: str | None = None
     """Why the image could not be read."""
     thumbnail: str | None = None
@@ -133,5 +133,7 @@ class Explanation(Answer):
     probability: float
     overlay: str
     """The image with the heat map over it, as a data URI of a PNG."""
+    method: str
+    """How the heat map was made: `gradcam`, or `occlusion` for a network that has no feature map."""
     channels: dict[str, float] = {}
-    """With several channels: the share of the decision that each carried."""
+    """With several channels: what each adds to the log-odds of the class."""

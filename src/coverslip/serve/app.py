@@ -14,7 +14,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from coverslip.data.decoding import ImageReadError
 from coverslip.runtime import package_versions
 from coverslip.serve.answers import Explanation, Health, ModelBody, ModelsBody, Prediction, Predictions, Problem, RefusalBody, Timing
 from coverslip.serve.guard import Guard, is_open
@@ -138,10 +137,7 @@ def _add_work(app: FastAPI, service: Service) -> None:
                 raise Refusal(422, f"{len(samples)} images came; one at a time is explained")
             if samples[0].problem:
                 raise Refusal(422, samples[0].problem, [Problem(image=samples[0].name, reason=samples[0].problem)])
-            try:
-                answer = await service.explain(served, samples[0], label)
-            except ImageReadError as error:
-                raise Refusal(422, f"the image cannot be used: {error}", [Problem(image=samples[0].name, reason=str(error))]) from None
+            answer = await service.explain(served, samples[0], label)
         return Response(answer.model_dump_json(), media_type="application/json")
 
 

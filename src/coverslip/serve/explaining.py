@@ -2,36 +2,56 @@
 
 from __future__ import annotations
 
+import base64
+import importlib
 import importlib.util
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import Any
 
+from coverslip.bundle import Bundle
 from coverslip.data.reading import FileContent
-from coverslip.serve.answers import Explanation
+from coverslip.errors import BadImagesError
+from coverslip.serve.answers import Explanation, Problem
 from coverslip.serve.refusals import Refusal
-
-if TYPE_CHECKING:
-    from coverslip.serve.models import Served
 
 MODULE = "coverslip.explain"
 
 
-def is_possible() -> bool:
-    """Whether this version of coverslip explains predictions."""
-    return importlib.util.find_spec(MODULE) is not None
+def build_explainer(bundle: Bundle, max_pixels: int) -> Any | None:
+    """What explains the predictions of a bundle, for images of at most `max_pixels`; None where this version does not explain."""
+    if importlib.util.find_spec(MODULE) is None:
+        return None
+    reading = replace(bundle.reading, max_pixels=min(max_pixels, bundle.reading.max_pixels))
+    return importlib.import_module(MODULE).Explainer(replace(bundle, reading=reading))
 
 
-def explain(served: Served, name: str, files: tuple[FileContent, ...], label: str | None) -> Explanation:
+def explain(explainer: Any | None, model: str, name: str, files: tuple[FileContent, ...], label: str | None) -> Explanation:
     """Where in an image a model saw a class.
 
     Args:
-        served: the model.
+        explainer: what `build_explainer` gave.
+        model: the name under which the model is served.
         name: of the sample.
         files: of the sample, one, or one a channel.
-        label: the class; the most probable one when not given.
+        label: the class; the predicted one when not given.
 
     Raises:
-        Refusal: 501 this version of coverslip does not explain.
-        ImageReadError: a file cannot be used.
+        Refusal: 501 this version of coverslip does not explain; 422 a file cannot be used.
     """
-    del served, name, files, label
-    raise Refusal(501, "this version of coverslip does not explain predictions: it has no module coverslip.explain")
+    if explainer is None:
+        raise Refusal(501, f"this version of coverslip does not explain predictions: it has no module {MODULE}")
+    several = len(explainer.bundle.reading.channels) > 1
+    try:
+        (found,) = explainer.explain_labels(files, None if label is None else [label], check="quick" if several else "none", name=name)[:1]
+    except BadImagesError as error:
+        reason = next(iter(error.problems.values()))
+        raise Refusal(422, f"the image cannot be used: {reason}", [Problem(image=name, reason=reason)]) from None
+    return Explanation(
+        model=model,
+        image=name,
+        label=found.label,
+        probability=found.score,
+        method=found.method,
+        overlay=f"data:image/png;base64,{base64.b64encode(found.overlay).decode('ascii')}",
+        channels=found.channels,
+    )

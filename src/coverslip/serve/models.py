@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -75,6 +76,7 @@ class Served:
         engine: what scores for it.
         body: its description for clients.
         pattern: by which its samples of several files are named.
+        explainer: what shows where it saw a class; None where this version cannot.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Served:
     engine: Engine
     body: ModelBody
     pattern: Pattern | None
+    explainer: Any | None
 
     def samples(self, parts: Sequence[FileContent]) -> list[Named]:
         """The samples of a request."""
@@ -113,7 +116,7 @@ class Served:
 
 
 def uncertainty(model: Model, outcome: Outcome) -> str | None:
-    """Why a prediction should not be relied on, or the empty string; None where the bundle holds nothing that could tell."""
+    """What is in doubt, as `predict` has it in `uncertain`; None where the bundle holds nothing that could tell."""
     del model, outcome
     return None
 
@@ -127,6 +130,7 @@ def open_model(name: str, folder: Path, device: str, limits: Limits) -> Served:
     model = Model(folder, device=device)
     bundle = model.bundle
     pattern = file_pattern(load_config({"data": bundle.provenance.get("data", {})}).data)
+    explainer = explaining.build_explainer(bundle, limits.pixels)
     by_channel = len(bundle.reading.channels) > 1
     body = ModelBody(
         name=name,
@@ -139,10 +143,10 @@ def open_model(name: str, folder: Path, device: str, limits: Limits) -> Served:
         backbone=str(bundle.provenance.get("backbone", "")),
         card=_card(folder),
         weights_sha256=json.loads((folder / "model.json").read_text(encoding="utf-8"))["weights_sha256"],
-        explains=explaining.is_possible(),
+        explains=explainer is not None,
         limits=LimitsBody(body_bytes=limits.body_bytes, images=limits.images, pixels=limits.pixels, seconds=limits.seconds),
     )
-    return Served(name, model, BundleEngine(model, limits.pixels), body, pattern)
+    return Served(name, model, BundleEngine(model, limits.pixels), body, pattern, explainer)
 
 
 def _card(folder: Path) -> str:

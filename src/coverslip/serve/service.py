@@ -105,10 +105,9 @@ class Service:
         """Where in an image the model saw a class, worked out in the thread that scores.
 
         Raises:
-            Refusal: 501 this version does not explain; 429 the queue is full; 503 not done in time.
-            ImageReadError: a file cannot be used.
+            Refusal: 501 this version does not explain; 422 a file cannot be used; 429 the queue is full; 503 not done in time.
         """
-        call = partial(explaining.explain, served, sample.name, sample.files, label)
+        call = partial(explaining.explain, served.explainer, served.name, sample.name, sample.files, label)
         try:
             async with asyncio.timeout(self.limits.seconds):
                 return await asyncio.wrap_future(self._worker.call(call))

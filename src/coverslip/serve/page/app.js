@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { element, makeCard, showCard } from "./cards.js";
 import { Detail } from "./detail.js";
 import { asSamples, chosenFiles, droppedFiles, withoutOthers } from "./files.js";
-import { adjustable, decide, ownThresholds, sureness } from "./rules.js";
+import { adjustable, decide, doubt, ownThresholds, sureness } from "./rules.js";
 import { Sender } from "./sending.js";
 import { makeTable } from "./table.js";
 
@@ -128,7 +128,7 @@ function fits(record) {
   const state = at("only-state").value;
   if (text && !record.name.toLowerCase().includes(text)) return false;
   if (label && !(record.prediction && (label === "(none)" ? !page.labelsOf(record).length : page.labelsOf(record).includes(label)))) return false;
-  if (state === "uncertain") return Boolean(record.prediction?.uncertain);
+  if (state === "uncertain") return Boolean(doubt(record.prediction));
   if (state === "corrected") return Boolean(record.corrected);
   if (state === "unchecked") return Boolean(record.prediction) && !record.checked;
   if (state === "failed") return Boolean(record.error);
@@ -167,7 +167,7 @@ function showSummary() {
   if (counts.size > 8) pieces.push("…");
   const extra = [
     [done.filter((record) => record.corrected).length, "corrected"], [done.filter((record) => record.checked).length, "checked"],
-    [done.filter((record) => record.prediction.uncertain).length, "uncertain"], [failed.length, "not read"],
+    [done.filter((record) => doubt(record.prediction)).length, "uncertain"], [failed.length, "not read"],
   ].filter(([count]) => count).map(([count, word]) => `${count} ${word}`);
   const noun = done.length === 1 ? "image" : "images";
   at("summary").textContent = `${done.length} ${noun}: ${[pieces.join(", "), ...extra].filter(Boolean).join("; ")}`;

@@ -1,6 +1,6 @@
 // One card an image: picture, label, bars, correction. Cards are made once and then changed.
 
-import { ranked } from "./rules.js";
+import { doubt, ranked } from "./rules.js";
 
 const BARS = 3;
 
@@ -37,7 +37,8 @@ export function verdict(record, labels) {
   const shown = labels.length ? labels.map((name) => element("span", { className: "label", textContent: name })) : [element("span", { className: "label none", textContent: "no label" })];
   if (record.corrected) shown.push(element("span", { className: "badge", textContent: "corrected" }));
   else if (record.checked) shown.push(element("span", { className: "badge", textContent: "checked" }));
-  if (record.prediction.uncertain) shown.push(element("span", { className: "badge warn", textContent: "uncertain", title: record.prediction.uncertain }));
+  const why = doubt(record.prediction);
+  if (why) shown.push(element("span", { className: "badge warn", textContent: "uncertain", title: why }));
   return shown;
 }
 

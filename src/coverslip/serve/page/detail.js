@@ -3,6 +3,9 @@
 import * as api from "./api.js";
 import { bars, element, verdict } from "./cards.js";
 import { isShown } from "./files.js";
+import { doubt } from "./rules.js";
+
+const DOUBTS = { score: "another label is nearly as likely", unlike: "the image is unlike all training images" };
 
 const at = (id) => document.getElementById(id);
 
@@ -38,8 +41,9 @@ export class Detail {
     if (!record) return;
     const labels = page.labelsOf(record);
     at("detail-verdict").replaceChildren(...verdict(record, labels));
-    at("detail-error").hidden = !(record.error || record.prediction?.uncertain);
-    at("detail-error").textContent = record.error || record.prediction?.uncertain || "";
+    const why = doubt(record.prediction);
+    at("detail-error").textContent = record.error || (why && `Uncertain: ${why.split("|").map((word) => DOUBTS[word] ?? word).join("; ")}.`);
+    at("detail-error").hidden = !at("detail-error").textContent;
     at("detail-bars").replaceChildren(...(record.prediction ? bars(page.model.classes, record.prediction.probabilities, labels, page.marks()) : []));
     at("correct").hidden = !record.prediction;
     at("detail-checked").checked = record.checked;
@@ -107,7 +111,18 @@ export class Detail {
   #showChannels(channels) {
     const names = Object.keys(channels);
     at("detail-channels").hidden = !names.length;
-    at("detail-channels").replaceChildren(element("li", { className: "title", textContent: "Share of each channel" }), ...bars(names, channels, [], {}));
+    const most = Math.max(...names.map((name) => Math.abs(channels[name])), 1e-9);
+    const rows = names.map((name) => {
+      const fill = element("i");
+      fill.style.width = `${(100 * Math.abs(channels[name])) / most}%`;
+      const track = element("span", { className: "track" }, fill);
+      const number = `${channels[name] < 0 ? "−" : "+"}${Math.abs(channels[name]).toFixed(2)}`;
+      return element(
+        "li", { className: channels[name] > 0 ? "said" : "" },
+        element("span", { className: "class", textContent: name }), track, element("span", { className: "number", textContent: number }),
+      );
+    });
+    at("detail-channels").replaceChildren(element("li", { className: "title", textContent: "What each channel adds to the log-odds" }), ...rows);
   }
 
   #step(by) {

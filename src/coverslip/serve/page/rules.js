@@ -33,6 +33,9 @@ export function sureness(model, prediction) {
   return Math.max(...scores);
 }
 
+/** What is in doubt about a prediction, in words; empty where nothing is, or the model cannot tell. */
+export const doubt = (prediction) => (prediction?.uncertain && prediction.uncertain !== "no" ? prediction.uncertain : "");
+
 /** Classes from the most to the least probable. */
 export function ranked(model, prediction) {
   return [...model.classes].sort((a, b) => prediction.probabilities[b] - prediction.probabilities[a]);
