@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from coverslip.data.decoding import PixelArray
 from coverslip.data.reading import FileContent
 from coverslip.predict import Model
 from coverslip.structures import FloatArray
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a model says of n images.
+
+    Attributes:
+        probabilities: calibrated, float64 (n, classes).
+        distances: float64 (n,) from the training images; None where the model does not know them.
+    """
+
+    probabilities: FloatArray
+    distances: FloatArray | None = None
 
 
 class Engine(Protocol):
@@ -23,8 +36,8 @@ class Engine(Protocol):
         """
         ...
 
-    def scores(self, pixels: PixelArray) -> FloatArray:
-        """Calibrated probabilities, float64 (n, classes), of stored pixels (n, height, width, channels)."""
+    def scores(self, pixels: PixelArray) -> Scores:
+        """What the model says of stored pixels (n, height, width, channels)."""
         ...
 
 
@@ -44,6 +57,6 @@ class BundleEngine:
         """See `Engine.read`."""
         return self._bundle.network.geometry.apply(self._reading.read(files)[0])
 
-    def scores(self, pixels: PixelArray) -> FloatArray:
+    def scores(self, pixels: PixelArray) -> Scores:
         """See `Engine.scores`."""
-        return self._bundle.scores([pixels])
+        return Scores(self._bundle.scores([pixels]))

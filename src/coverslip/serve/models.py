@@ -24,7 +24,7 @@ from coverslip.serve.limits import Limits
 from coverslip.serve.refusals import Refusal
 from coverslip.serve.samples import Named, gather_samples
 from coverslip.serve.worker import Outcome
-from coverslip.structures import Task
+from coverslip.structures import FloatArray, IntArray, Task
 
 
 def name_bundles(texts: Sequence[str]) -> dict[str, Path]:
@@ -92,33 +92,44 @@ class Served:
 
     def predictions(self, samples: Sequence[Named], outcomes: Sequence[Outcome]) -> list[Prediction]:
         """Probabilities and decisions as they are answered, in order."""
-        bundle, classes = self.model.bundle, self.model.classes
-        scored = [row for row, outcome in enumerate(outcomes) if outcome.scores is not None]
-        scores = np.stack([outcomes[row].scores for row in scored]) if scored else np.zeros((0, len(classes)))  # type: ignore[misc]
-        decided = {row: np.atleast_1d(codes) for row, codes in zip(scored, bundle.decide(scores), strict=True)}
-        several = bundle.task is Task.MULTILABEL
-        answers = []
-        for row, (sample, outcome) in enumerate(zip(samples, outcomes, strict=True)):
-            if outcome.scores is None:
-                answers.append(Prediction(image=sample.name, error=outcome.problem))
-                continue
-            codes = np.flatnonzero(decided[row]) if several else decided[row]
-            answers.append(
-                Prediction(
+        scored = [
+            (sample, outcome.scores, outcome) for sample, outcome in zip(samples, outcomes, strict=True) if outcome.scores is not None
+        ]
+        found: dict[int, Prediction] = {}
+        if scored:
+            scores = np.stack([row for _, row, _ in scored])
+            decided = self.model.bundle.decide(scores)
+            doubts = uncertainties(self.model, scores, decided, [outcome.distance for _, _, outcome in scored])
+            for place, (sample, row, outcome) in enumerate(scored):
+                found[id(outcome)] = Prediction(
                     image=sample.name,
-                    probabilities={name: float(f"{value:.7g}") for name, value in zip(classes, outcome.scores, strict=True)},
-                    decision=[classes[code] for code in codes.tolist()],
-                    uncertain=uncertainty(self.model, outcome),
+                    probabilities={name: float(f"{value:.7g}") for name, value in zip(self.model.classes, row.tolist(), strict=True)},
+                    decision=self._labels(decided[place]),
+                    uncertain=doubts[place],
                     thumbnail=outcome.look,
                 )
-            )
-        return answers
+        return [
+            found.get(id(outcome)) or Prediction(image=sample.name, error=outcome.problem)
+            for sample, outcome in zip(samples, outcomes, strict=True)
+        ]
+
+    def _labels(self, decided: IntArray) -> list[str]:
+        """The names of a class index, or of a row of 0 and 1."""
+        codes = np.flatnonzero(decided) if self.model.bundle.task is Task.MULTILABEL else np.atleast_1d(decided)
+        return [self.model.classes[code] for code in codes.tolist()]
 
 
-def uncertainty(model: Model, outcome: Outcome) -> str | None:
-    """What is in doubt, as `predict` has it in `uncertain`; None where the bundle holds nothing that could tell."""
-    del model, outcome
-    return None
+def uncertainties(model: Model, scores: FloatArray, decided: IntArray, distances: Sequence[float | None]) -> list[str | None]:
+    """What is in doubt about each prediction, as `predict` has it in `uncertain`; None where the bundle holds nothing that could tell.
+
+    Args:
+        model: what scored.
+        scores: float64 (n, classes), calibrated.
+        decided: what the model decides on them.
+        distances: of each image from the training images, where they are known.
+    """
+    del model, decided, distances
+    return [None] * len(scores)
 
 
 def open_model(name: str, folder: Path, device: str, limits: Limits) -> Served:

@@ -41,9 +41,17 @@ class LateError(Exception):
 
 @dataclass
 class Outcome:
-    """What became of one sample: `scores`, float64 (classes,), or a `problem`; and what `look` made of its pixels."""
+    """What became of one sample.
+
+    Attributes:
+        scores: float64 (classes,), calibrated; None where there is a problem.
+        distance: from the training images, where the model knows them.
+        problem: why it could not be read.
+        look: what `Look` made of its pixels.
+    """
 
     scores: FloatArray | None = None
+    distance: float | None = None
     problem: str = ""
     look: str | None = None
 
@@ -187,8 +195,10 @@ class Worker:
         if not wanted:
             return
         scores = wanted[0].job.engine.scores(np.stack([one.pixels for one in wanted]))
-        for one, row in zip(wanted, scores, strict=True):
-            one.job.outcomes[one.place].scores = row
+        for row, one in enumerate(wanted):
+            outcome = one.job.outcomes[one.place]
+            outcome.distance = None if scores.distances is None else float(scores.distances[row])
+            outcome.scores = scores.probabilities[row]
         self._observe(len(wanted), time.perf_counter() - began)
 
     def finish(self, batch: list[_Ready], error: BaseException | None) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from coverslip.data.decoding import ImageReadError, PixelArray
 from coverslip.data.reading import FileContent
+from coverslip.serve.engine import Scores
 from coverslip.serve.worker import FullError, LateError, Worker
-from coverslip.structures import FloatArray
 
 
 class Paced:
@@ -28,13 +28,13 @@ class Paced:
             raise ImageReadError("the file is empty")
         return np.full((1, 1, 1), files[0].data[0], np.uint8)
 
-    def scores(self, pixels: PixelArray) -> FloatArray:
+    def scores(self, pixels: PixelArray) -> Scores:
         self.sizes.append(len(pixels))
         self.inside.set()
         assert self.gate.wait(20)
         if (pixels == 255).any():
             raise RuntimeError("out of memory")
-        return pixels.reshape(-1, 1) / 100.0
+        return Scores(pixels.reshape(-1, 1) / 100.0, pixels.reshape(-1) * 2.0)
 
 
 def samples(*values: int) -> list[tuple[FileContent, ...]]:
@@ -57,6 +57,7 @@ def test_outcomes_come_in_the_order_of_the_samples(worker: Worker) -> None:
     found = worker.submit(Paced(), files, 20, look=lambda pixels: str(pixels.item())).result(20)
     assert [one.problem for one in found] == ["", "", "", "the file is empty", ""]
     assert scores_of([*found[:3], found[4]]) == [0.05, 0.03, 0.09, 0.07]
+    assert [one.distance for one in found] == [10, 6, 18, None, 14]
     assert [one.look for one in found] == ["5", "3", "9", None, "7"]
     assert worker.held == 0
 
