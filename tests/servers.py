@@ -223,7 +223,7 @@ class Server:
 @contextmanager
 def coverslip_server(*arguments: object, port: int = 0, ready: bool = True) -> Iterator[Server]:
     """The real command, at a free port unless one is given, stopped at the end of the block if it still runs; it must not complain."""
-    command = [sys.executable, "-m", "coverslip", "serve", *map(str, arguments), "--port", str(port)]
+    command = [sys.executable, "-m", "coverslip", "serve", "--runtime", "torch", *map(str, arguments), "--port", str(port)]
     with tempfile.TemporaryFile("w+") as log, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as process:
         assert process.stdout is not None
         address = process.stdout.readline().strip()

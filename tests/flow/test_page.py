@@ -253,13 +253,13 @@ def test_another_model_looks_at_the_same_images(page: Page, gels: Path) -> None:
     page.locator(".card .label").nth(1).wait_for()
 
 
-def test_what_cannot_be_explained_is_said(page: Page, server: Server, gels: Path) -> None:
-    if server.get("/model?model=gel").json()["explains"]:
-        pytest.skip("this version explains")
+def test_the_heat_map_of_an_image_is_shown(page: Page, server: Server, gels: Path) -> None:
     add(page, images_of(gels)[:1], 1)
     page.locator(".look").click()
-    assert "cannot explain" in page.locator("#heat-message").text_content()
-    assert server.send("/explain?model=gel", images_of(gels)[:1]).status_code == 501
+    page.locator("#heat-image").wait_for()
+    shown = page.locator("#heat-image").get_attribute("src")
+    assert shown == server.send("/explain?model=gel", images_of(gels)[:1]).json()["overlay"]
+    assert shown.startswith("data:image/png;base64,")
 
 
 @pytest.mark.parametrize("look", LOOKS)

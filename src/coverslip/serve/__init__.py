@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from coverslip.runtime import require
+
+if TYPE_CHECKING:
+    from coverslip.inference import RuntimeName
 
 PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 
@@ -16,6 +20,7 @@ def serve(
     port: int = 8000,
     token: str | None = None,
     device: str = "auto",
+    runtime: RuntimeName = "auto",
     announce: Callable[[str], None] = lambda line: None,
     when_ready: Callable[[], None] = lambda: None,
     **limits: float,
@@ -28,6 +33,7 @@ def serve(
         port: 0 takes a free one.
         token: what requests must carry.
         device: `auto`, `cpu` or `gpu`.
+        runtime: `torch`, `onnx`, `openvino`, or `auto` for the fastest on this machine.
         announce: told the address once the server listens.
         when_ready: called once all models are open.
         limits: fields of `coverslip.serve.limits.Limits`.
@@ -44,4 +50,6 @@ def serve(
 
     named = name_bundles(bundles)
     bounds = Limits(**limits)  # type: ignore[arg-type]
-    run_server(named, host=host, port=port, token=token, device=device, limits=bounds, announce=announce, when_ready=when_ready)
+    run_server(
+        named, host=host, port=port, token=token, device=device, runtime=runtime, limits=bounds, announce=announce, when_ready=when_ready
+    )

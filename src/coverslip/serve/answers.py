@@ -105,8 +105,6 @@ class ModelBody(Answer):
     card: str
     """The model card, as Markdown."""
     weights_sha256: dict[str, str]
-    explains: bool
-    """Whether `/explain` can be asked."""
     limits: LimitsBody
 
 

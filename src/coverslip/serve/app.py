@@ -38,7 +38,6 @@ _WHY = {
     415: "No multipart form.",
     422: "No image could be used, or a parameter is wrong.",
     429: "Too much waits already; try again soon.",
-    501: "This server cannot explain.",
     503: "The models are not open yet, or the work was not done in time.",
 }
 _BODY = {
@@ -119,7 +118,7 @@ def _add_work(app: FastAPI, service: Service) -> None:
         return Response(answer.model_dump_json(), media_type="application/json")
 
     @app.post(
-        "/explain", response_model=Explanation, responses=_why(400, 401, 404, 408, 413, 415, 422, 429, 501, 503),
+        "/explain", response_model=Explanation, responses=_why(400, 401, 404, 408, 413, 415, 422, 429, 503),
         openapi_extra={"requestBody": _BODY},
     )  # fmt: skip
     async def explain(

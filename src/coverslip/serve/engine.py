@@ -42,7 +42,7 @@ class Engine(Protocol):
 
 
 class BundleEngine:
-    """The network of a bundle, run by torch.
+    """A bundle, computed by the engine that was asked for, or by the fastest on this machine.
 
     Args:
         model: what scores.
@@ -51,6 +51,7 @@ class BundleEngine:
 
     def __init__(self, model: Model, max_pixels: int) -> None:
         self._bundle = model.bundle
+        self._runtime = model.runtime()
         self._reading = replace(model.bundle.reading, max_pixels=min(max_pixels, model.bundle.reading.max_pixels))
 
     def read(self, files: Sequence[FileContent]) -> PixelArray:
@@ -59,4 +60,6 @@ class BundleEngine:
 
     def scores(self, pixels: PixelArray) -> Scores:
         """See `Engine.scores`."""
-        return Scores(self._bundle.scores([pixels]))
+        probabilities, features = self._runtime.scores_and_features(pixels)
+        known = self._bundle.neighbours
+        return Scores(probabilities, None if known is None or features is None else known.distances(features))

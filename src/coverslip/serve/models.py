@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,6 +15,8 @@ from coverslip.data.patterns import Pattern
 from coverslip.data.reading import FileContent
 from coverslip.data.sources import file_pattern
 from coverslip.errors import InputError, did_you_mean
+from coverslip.explain import Explainer
+from coverslip.inference import RuntimeName
 from coverslip.predict import Model
 from coverslip.serve import explaining
 from coverslip.serve.answers import LimitsBody, ModelBody, Prediction, Thresholds
@@ -76,7 +77,7 @@ class Served:
         engine: what scores for it.
         body: its description for clients.
         pattern: by which its samples of several files are named.
-        explainer: what shows where it saw a class; None where this version cannot.
+        explainer: what shows where it saw a class.
     """
 
     name: str
@@ -84,7 +85,7 @@ class Served:
     engine: Engine
     body: ModelBody
     pattern: Pattern | None
-    explainer: Any | None
+    explainer: Explainer
 
     def samples(self, parts: Sequence[FileContent]) -> list[Named]:
         """The samples of a request."""
@@ -128,17 +129,18 @@ def uncertainties(model: Model, scores: FloatArray, decided: IntArray, distances
         decided: what the model decides on them.
         distances: of each image from the training images, where they are known.
     """
-    del model, decided, distances
-    return [None] * len(scores)
+    known = [distance for distance in distances if distance is not None]
+    found = model.bundle.uncertain(scores, decided, np.array(known) if len(known) == len(scores) else None)
+    return [None] * len(scores) if found is None else [str(text) for text in found]
 
 
-def open_model(name: str, folder: Path, device: str, limits: Limits) -> Served:
+def open_model(name: str, folder: Path, device: str, runtime: RuntimeName, limits: Limits) -> Served:
     """Open a bundle and check that it reproduces itself.
 
     Raises:
         MissingInputError, BundleError: see `Model`.
     """
-    model = Model(folder, device=device)
+    model = Model(folder, device=device, runtime=runtime)
     bundle = model.bundle
     pattern = file_pattern(load_config({"data": bundle.provenance.get("data", {})}).data)
     explainer = explaining.build_explainer(bundle, limits.pixels)
@@ -154,7 +156,6 @@ def open_model(name: str, folder: Path, device: str, limits: Limits) -> Served:
         backbone=str(bundle.provenance.get("backbone", "")),
         card=_card(folder),
         weights_sha256=json.loads((folder / "model.json").read_text(encoding="utf-8"))["weights_sha256"],
-        explains=explainer is not None,
         limits=LimitsBody(body_bytes=limits.body_bytes, images=limits.images, pixels=limits.pixels, seconds=limits.seconds),
     )
     return Served(name, model, BundleEngine(model, limits.pixels), body, pattern, explainer)

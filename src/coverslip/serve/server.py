@@ -18,6 +18,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from coverslip.errors import ConfigError
+from coverslip.inference import RuntimeName
 from coverslip.serve.app import build_app
 from coverslip.serve.guard import check_token
 from coverslip.serve.limits import Limits
@@ -94,6 +95,7 @@ def run_server(
     port: int,
     token: str | None,
     device: str,
+    runtime: RuntimeName,
     limits: Limits,
     announce: Callable[[str], None],
     when_ready: Callable[[], None],
@@ -106,6 +108,7 @@ def run_server(
         port: 0 takes a free one.
         token: what requests must carry.
         device: `auto`, `cpu` or `gpu`.
+        runtime: `torch`, `onnx`, `openvino`, or `auto` for the fastest on this machine.
         limits: what is accepted.
         announce: told the address once the server listens.
         when_ready: called once all models are open.
@@ -116,7 +119,7 @@ def run_server(
     """
     check_token(token, host)
     limits.check()
-    service = Service(bundles, device, limits)
+    service = Service(bundles, device, runtime, limits)
     listener = _listen(host, port)
 
     def opened() -> None:

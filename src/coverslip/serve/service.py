@@ -12,6 +12,7 @@ from typing import Any
 
 from starlette.requests import Request
 
+from coverslip.inference import RuntimeName
 from coverslip.runtime import cpu_count
 from coverslip.serve import explaining
 from coverslip.serve.answers import Explanation
@@ -33,10 +34,11 @@ class Service:
     Args:
         bundles: name → bundle folder.
         device: `auto`, `cpu` or `gpu`.
+        runtime: `torch`, `onnx`, `openvino`, or `auto` for the fastest on this machine.
         limits: what is accepted.
     """
 
-    def __init__(self, bundles: Mapping[str, Path], device: str, limits: Limits) -> None:
+    def __init__(self, bundles: Mapping[str, Path], device: str, runtime: RuntimeName, limits: Limits) -> None:
         self.limits = limits
         self.models = Models()
         self.uploads = Uploads(limits)
@@ -46,6 +48,7 @@ class Service:
         self.stopping = False
         self._bundles = dict(bundles)
         self._device = device
+        self._runtime: RuntimeName = runtime
         self._worker = Worker(limits.queue, cpu_count(), self.metrics.observe_batch)
         self.metrics.watch("coverslip_ready", "Whether all models are open: 1 or 0.", lambda: float(self.ready))
         self.metrics.watch("coverslip_queue_images", "Samples that wait or are worked on.", lambda: float(self._worker.held))
@@ -63,7 +66,7 @@ class Service:
 
     def _open(self) -> None:
         for name, folder in self._bundles.items():
-            self.models.add(open_model(name, folder, self._device, self.limits))
+            self.models.add(open_model(name, folder, self._device, self._runtime, self.limits))
 
     def close(self) -> None:
         """Finish what was accepted, then end the threads."""
@@ -105,7 +108,7 @@ class Service:
         """Where in an image the model saw a class, worked out in the thread that scores.
 
         Raises:
-            Refusal: 501 this version does not explain; 422 a file cannot be used; 429 the queue is full; 503 not done in time.
+            Refusal: 422 a file cannot be used; 429 the queue is full; 503 not done in time.
         """
         call = partial(explaining.explain, served.explainer, served.name, sample.name, sample.files, label)
         try:

@@ -86,14 +86,9 @@ export class Detail {
     const say = (text) => { at("heat-message").textContent = text; at("heat-message").hidden = !text; };
     this.abort?.abort();
     at("heat").hidden = !record.prediction;
-    at("heat-label").disabled = !page.model.explains;
     image.hidden = true;
     at("detail-channels").hidden = true;
     if (!record.prediction) return;
-    if (!page.model.explains) {
-      say("No heat map: this server's version of coverslip cannot explain predictions.");
-      return;
-    }
     say("drawing the heat map …");
     this.abort = new AbortController();
     try {
