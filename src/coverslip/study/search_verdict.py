@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from coverslip.evaluation.comparison import mcnemar_exact, paired_bootstrap
-from coverslip.evaluation.intervals import Number
+from coverslip.evaluation.intervals import Number, exact_interval
 from coverslip.structures import Predictions, Task
 from coverslip.study.space import Metric
 
@@ -32,10 +34,19 @@ def judge_pair(
         image) and `verdict`: `better`, `worse` or `equal` (they cannot be told apart).
     """
     found = paired_bootstrap(final, defaults, level=level, resamples=resamples, seed=seed)
-    differences = {name: found[name].to_json() for name in COMPARED if name in found}
+    differences = {name: _never_certain(name, found[name], final, level).to_json() for name in COMPARED if name in found}
     single = final.task is not Task.MULTILABEL
     p = mcnemar_exact(final.predicted == final.targets, defaults.predicted == defaults.targets) if single else None
     return {"n": len(final), "differences": differences, "mcnemar_p": p, "verdict": _verdict(found[metric], metric)}
+
+
+def _never_certain(name: str, difference: Number, predictions: Predictions, level: float) -> Number:
+    """A difference in [-1, 1] whose resamples all agree on 0 with an exact bound in the place of its empty interval."""
+    if name == "log_loss" or not difference.value == difference.low == difference.high == 0:
+        return difference
+    units = len(predictions) if predictions.groups is None else len(np.unique(predictions.groups))
+    most = float(exact_interval(0, units, level)[1])
+    return Number(0.0, -most, most, "exact, no resample differs")
 
 
 def _verdict(difference: Number, metric: Metric) -> str:

@@ -35,7 +35,9 @@ def test_log_loss_is_better_when_it_is_lower(final: Any, defaults: Any, verdict:
 def test_the_difference_is_that_of_the_numbers() -> None:
     judged = judge_pair(predictions(0.8), predictions(0.6), "log_loss", resamples=200)
     assert judged["differences"]["log_loss"]["value"] == pytest.approx(np.log(0.6) - np.log(0.8))
-    assert judged["differences"]["accuracy"]["value"] == 0.0
+    same = judged["differences"]["accuracy"]
+    assert (same["value"], same["low"]) == (0.0, -same["high"])
+    assert same["high"] == pytest.approx(1 - 0.025 ** (1 / 300))  # the exact bound of 0 of 300 (Clopper and Pearson 1934)
     assert judged["mcnemar_p"] == 1.0
 
 

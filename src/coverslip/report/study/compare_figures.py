@@ -186,13 +186,15 @@ def losses(curves: Mapping[str, Mapping[str, pd.DataFrame]], best: str) -> Figur
 
 
 def short_names(names: Sequence[str]) -> list[str]:
-    """What differs between names of runs: the words that all begin or end with are left out.
+    """What differs between names of runs: the words that all begin or end with are left out, but for the word before a bare number.
 
-    >>> short_names(["cpu-resnet18-single-adam", "cpu-resnet18-multi-adam"])
-    ['single', 'multi']
+    >>> short_names(["cpu-resnet18-single-adam", "cpu-resnet18-multi-adam"]), short_names(["weight-decay-0", "weight-decay-0.05"])
+    (['single', 'multi'], ['decay-0', 'decay-0.05'])
     """
     words = [name.split("-") for name in names]
     shortest = min(map(len, words))
     before = next((place for place in range(shortest) if len({each[place] for each in words}) > 1), 0)
+    while before and any(not each[before][:1].isalpha() for each in words):
+        before -= 1
     after = next((place for place in range(shortest - before) if len({each[-1 - place] for each in words}) > 1), 0)
     return ["-".join(each[before : len(each) - after]) or name for each, name in zip(words, names, strict=True)]

@@ -56,7 +56,7 @@ def history(trials: pd.DataFrame, axis: Axis) -> Figure:
     handles = [_history_of(axes, trials[trials["search"] == kind], kind, axis, ends) for kind in KINDS if (trials["search"] == kind).any()]
     handles.append(Line2D([], [], color=MUTED, marker="o", markerfacecolor="none", markersize=4, linestyle="", label="ended early"))
     axes.set_ylim(*ends)
-    axes.set_xlim(0.5, max(int(trials.groupby("search").size().max()), 2) + 0.5)
+    axes.set_xlim(-0.5, max(int(trials.groupby("search").size().max()), 2) - 0.5)
     axes.set_xlabel("trial")
     axes.set_ylabel(axis.name)
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
@@ -68,7 +68,7 @@ def _history_of(axes: Axes, rows: pd.DataFrame, kind: str, axis: Axis, ends: tup
     """The trials of one search, and its entry in the legend."""
     name, colour, marker = KINDS[kind]
     low, high = ends
-    place, value = np.arange(1, len(rows) + 1), rows["value"].to_numpy(dtype=np.float64)
+    place, value = np.arange(len(rows)), rows["value"].to_numpy(dtype=np.float64)
     whole = (rows["ended"] == "complete").to_numpy()
     best = axis.best_so_far(rows["value"].where(whole)).to_numpy(dtype=np.float64)
     axes.plot(place, best, color=colour, linewidth=1.8, drawstyle="steps-post", zorder=3)
@@ -87,7 +87,7 @@ def trial_curves(looks: pd.DataFrame, trials: pd.DataFrame, axis: Axis, most: in
     drawing, (axes,) = figure()
     low, high = axis.limits(trials["value"])
     for _, row in trials.iterrows():
-        own = looks[(looks["search"] == row["search"]) & (looks["trial"] == row["trial"])]
+        own = looks[(looks["search"] == row["search"]) & (looks["trial"] == row["trial"]) & (looks["look"] < most)]
         x, y = own["look"].to_numpy(dtype=np.float64), own["value"].to_numpy(dtype=np.float64)
         if row["ended"] == "complete":
             axes.plot(np.append(x, most), np.append(y, float(row["value"])), color=BLUE, linewidth=0.9, alpha=0.4)
