@@ -76,7 +76,9 @@ def advise(rows: Sequence[Row], around: Circumstances) -> Advice:
     """
     models = list(dict.fromkeys(str(row["model"]) for row in rows))
     choices = tuple(_choose(model, [row for row in rows if row["model"] == model], around) for model in models)
-    return Advice(_sentence(choices), choices)
+    sizes = [int(row["batch_size"]) for row in rows if row["status"] == "ok"]
+    aside = any(size > around.training for size in sizes) and all((choice.batch_size or 0) <= around.training for choice in choices)
+    return Advice(_sentence(choices, around.training if aside else None), choices)
 
 
 def _choose(model: str, rows: Sequence[Row], around: Circumstances) -> Choice:
@@ -118,7 +120,8 @@ def _fits(row: Row, around: Circumstances) -> bool:
     return bool(1e6 * row["peak_memory_megabytes"] + beyond <= ROOM * around.free_bytes)
 
 
-def _sentence(choices: Sequence[Choice]) -> str:
+def _sentence(choices: Sequence[Choice], largest: int | None) -> str:
+    """The recommendation; `largest` is the number of training images where larger batches were measured and left aside."""
     made = [choice for choice in choices if not choice.reason]
     if not made:
         return "Nothing could be measured: " + "; ".join(f"{choice.model}: {choice.reason}" for choice in choices) + "."
@@ -134,8 +137,9 @@ def _sentence(choices: Sequence[Choice]) -> str:
     waiting = max(choice.waiting_share or 0.0 for choice in made)
     memory = max(choice.peak_memory_megabytes or 0.0 for choice in made) / 1000
     most = "at most " if len(made) > 1 else ""
+    aside = "" if largest is None else f" (batches of more than the {largest:,} training images left aside)"
     return (
-        f"{taken}: {speeds} images a second, within {round(100 * (1 - CLOSE))} % of the fastest; waiting for data takes {most}"
+        f"{taken}: {speeds} images a second, within {round(100 * (1 - CLOSE))} % of the fastest{aside}; waiting for data takes {most}"
         f"{round(100 * waiting)} % of the time, and the memory needed is {most}{memory:.1f} GB."
     )
 

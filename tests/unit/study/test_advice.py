@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -91,6 +92,11 @@ def test_the_headline_is_one_plain_sentence() -> None:
         "Take batches of 32 from the pixel cache on disk for net: 100 images a second, within 5 % of the fastest; "
         "waiting for data takes 6 % of the time, and the memory needed is 1.0 GB."
     )
+    few = replace(AROUND, training=28)
+    small = advise([row("disk", 8, 100, 0), row("disk", 32, 200, 0)], few).headline
+    assert "batches of 8 " in small
+    assert "80 images a second, within 5 % of the fastest (batches of more than the 28 training images left aside);" in small
+    assert "left aside" not in advise([row("disk", 32, 200, 0)], few).headline
     alike = advise([row("disk", 32, 300, 20), row("disk", 32, 600, 40, model="other", memory=2500)], AROUND).headline
     assert alike.startswith("Take batches of 32 from the pixel cache on disk for all 2 models: 100 and 50 images a second")
     assert "at most 2.5 GB" in alike

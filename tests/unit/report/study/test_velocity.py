@@ -127,3 +127,14 @@ def test_what_caching_changes_in_words() -> None:
     slow_disk = rows[(rows["strategy"] == "none") & (rows["batch_size"] == 32) & (rows["model"] == "small_net")]
     assert why(slow_disk) == [("small_net", "32", "data; 67 % waiting, decoded each time", "hardly slower", "")]
     assert why(rows[rows["strategy"] == "features"]) == []
+
+
+def test_noise_in_computing_is_no_merit_of_a_strategy() -> None:
+    rows = make_rows()
+    rows = rows[(rows["batch_size"] == 32) & (rows["model"] == "large_net")].reset_index(drop=True)
+    waits = rows["step_milliseconds"] * rows["waiting_share"]
+    lucky = rows["strategy"] == "disk"
+    rows.loc[lucky, "step_milliseconds"] = (rows["step_milliseconds"] - waits) / 3 + waits
+    rows["waiting_share"] = waits / rows["step_milliseconds"]
+    rows["images_per_second"] = 1000 * 32 / rows["step_milliseconds"]
+    assert why(rows)[0][3] == "1.4 times slower"
