@@ -120,7 +120,10 @@ def test_resuming_a_finished_study_makes_nothing_again(cli: Cli, gels: Path, gri
     again = cli(*asked)
     assert again.status == 1
     assert "holds a study already" in again.err
+    begun = tmp_path / "study" / "runs" / "multi" / ".bundle-a1b2c3d4" / "bundle"  # of a process that was killed
+    begun.mkdir(parents=True)
     assert cli(*asked, "--resume").status == 0
+    assert not begun.parent.exists()
     assert before == {file: file.stat().st_mtime_ns for file in before}
     other = cli(*asked, "--resume", "-s", "training.epochs=2")
     assert other.status == 1

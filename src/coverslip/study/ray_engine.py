@@ -28,6 +28,8 @@ PASSED_ON = ("COVERSLIP_WEIGHTS", "COVERSLIP_CACHE")
 """Variables of this process that the workers of an existing cluster are given; Ray itself gives a task as many threads as cores."""
 HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)
 """What a client of HTTP/2 says first, with empty settings (RFC 9113, sections 3.4 and 6.5)."""
+LOSSES = ("WorkerCrashedError", "OutOfMemoryError", "NodeDiedError", "LocalRayletDiedError", "ObjectLostError")
+"""Ray's errors that mean a worker or its machine was lost, and not that the work failed."""
 SETTINGS = 4
 """The kind of frame with which a server of HTTP/2 begins its answer."""
 
@@ -92,7 +94,7 @@ class RayEngine:
         errors = self._ray.exceptions
         try:
             result, error = self._ray.get(handle)
-        except (errors.WorkerCrashedError, errors.OutOfMemoryError, errors.NodeDiedError, errors.ObjectLostError) as lost:
+        except tuple(getattr(errors, name) for name in LOSSES) as lost:
             return Lost(str(lost).splitlines()[0])
         except errors.RayError as failed:  # no failure of the work, which `attempt` meets: it could not be brought there and back
             return Done(None, None, _last_line(failed))

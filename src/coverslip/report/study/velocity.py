@@ -163,12 +163,14 @@ def _idle(done: pd.DataFrame) -> str:
 
 def _table(rows: pd.DataFrame, choices: Sequence[Mapping[str, Any]]) -> Block:
     picked = {(choice.get("model"), choice.get("strategy"), choice.get("batch_size")) for choice in choices}
-    head = ("Model", "Strategy", "Batch", "Images/s", "Waiting", "Step", "Steps", "Memory", "Note")
+    failed = bool((rows["status"] != "ok").any())
+    head = ("Model", "Strategy", "Batch", "Images/s", "Waiting", "Step", "Steps", "Memory", *(["Note"] if failed else []))
     cells, strong = [], []
     for number, row in enumerate(rows.to_dict("records")):
         if (row["model"], row["strategy"], row["batch_size"]) in picked:
             strong.append(number)
-        cells.append((str(row["model"]), TITLES.get(row["strategy"], str(row["strategy"])), count(row["batch_size"]), *_numbers(row)))
+        texts = (str(row["model"]), TITLES.get(row["strategy"], str(row["strategy"])), count(row["batch_size"]), *_numbers(row))
+        cells.append(texts[: len(head)])
     note = "Bold: recommended. Step: the median time of a step, of as many steps as are counted, after two that are not."
     return Block("All measurements", note, table=Listing(head, cells, right=(2, 3, 4, 5, 6, 7), strong=strong))
 
