@@ -112,14 +112,25 @@ def test_a_run_of_a_study_is_the_run_alone(cli: Cli, gels: Path, grid: Path, tmp
     assert cli("predict", tmp_path / "study" / "runs" / "multi", gels, "--out", tmp_path / "p.csv").status == 0
 
 
-def test_resuming_a_finished_study_makes_nothing_again(cli: Cli, gels: Path, grid: Path, tmp_path: Path) -> None:
-    asked = ("compare", gels, "--grid", grid, "-s", "training.device=cpu", "--out", tmp_path / "study")
+def test_every_run_arrives_in_tensorboard_and_a_finished_study_makes_nothing_again(
+    cli: Cli, gels: Path, grid: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = tmp_path / "board"
+    asked = ("compare", gels, "--grid", grid, "-s", "training.device=cpu", "--out", tmp_path / "study", "--tensorboard", board)
     assert cli(*asked).status == 0
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "study" / "runs").rglob("metrics.json")}
     assert len(before) == 2
     again = cli(*asked)
     assert again.status == 1
     assert "holds a study already" in again.err
+    told = {name: EventAccumulator(str(board / "study" / name)).Reload() for name in table_of(tmp_path / "study").index}
+    assert sorted(told) == sorted(folder.name for folder in (board / "study").iterdir()) == ["multi", "single"]
+    for name, accuracy in table_of(tmp_path / "study")["accuracy"].items():
+        assert len(told[str(name)].Scalars("head/train_loss")) == 9
+        assert told[str(name)].Scalars("test/accuracy")[0].value == pytest.approx(accuracy)
     begun = tmp_path / "study" / "runs" / "multi" / ".bundle-a1b2c3d4" / "bundle"  # of a process that was killed
     begun.mkdir(parents=True)
     assert cli(*asked, "--resume").status == 0
