@@ -1,13 +1,19 @@
-"""Numbers on coloured cells can be read on light and on dark pages: contrasts by WCAG 2.1 (section 1.4.3 asks for 4.5)."""
+"""Numbers on coloured cells can be read on light and on dark pages, and the colours of curves told apart by the colour-blind.
+
+Contrasts are those of WCAG 2.1 (section 1.4.3 asks for 4.5). Colour blindness is that of Machado, Oliveira and Fernandes (2009) at
+full strength; colours are told apart by their distance in CIELAB, where a difference of 2.3 is just noticed.
+"""
 
 from __future__ import annotations
 
+import itertools
 import re
 from importlib import resources
 
 import numpy as np
 import pytest
 
+from coverslip.report.figures import SERIES, VARIABLES
 from coverslip.report.results import _cell
 from coverslip.report.study.compare_figures import SHADES
 
@@ -26,8 +32,7 @@ def colour(text: str) -> np.ndarray:
 
 
 def luminance(shown: np.ndarray) -> float:
-    linear = np.where(shown <= 0.04045, shown / 12.92, ((shown + 0.055) / 1.055) ** 2.4)
-    return float(linear @ [0.2126, 0.7152, 0.0722])
+    return float(linear(shown) @ [0.2126, 0.7152, 0.0722])
 
 
 def contrast(theme: dict[str, str], cell: str, opacity: float) -> float:
@@ -35,6 +40,41 @@ def contrast(theme: dict[str, str], cell: str, opacity: float) -> float:
     behind = opacity * colour(theme[cell]) + (1 - opacity) * colour(theme["paper"])
     low, high = sorted((luminance(behind), luminance(colour(theme["ink"]))))
     return (high + 0.05) / (low + 0.05)
+
+
+BLINDNESS = {
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+WHITE = np.array([0.9505, 1.0, 1.0890])
+
+
+def linear(shown: np.ndarray) -> np.ndarray:
+    return np.where(shown <= 0.04045, shown / 12.92, ((shown + 0.055) / 1.055) ** 2.4)
+
+
+def seen(theme: dict[str, str], name: str, kind: str) -> np.ndarray:
+    """A colour in CIELAB as it is seen with a kind of colour blindness."""
+    xyz = TO_XYZ @ np.clip(np.array(BLINDNESS[kind]) @ linear(colour(theme[name])), 0, 1) / WHITE
+    root = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * root[1] - 16, 500 * (root[0] - root[1]), 200 * (root[1] - root[2])])
+
+
+@pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
+@pytest.mark.parametrize("kind", BLINDNESS)
+def test_curves_are_told_apart_by_the_colour_blind(theme: dict[str, str], kind: str) -> None:
+    names = [VARIABLES[colour] for colour in SERIES]
+    assert len(set(names)) == 6
+    distances = [np.linalg.norm(seen(theme, a, kind) - seen(theme, b, kind)) for a, b in itertools.combinations(names, 2)]
+    assert min(distances) > 10
+
+
+def test_red_and_green_are_not_told_apart_by_this_measure() -> None:
+    """The measure finds what it is meant to find."""
+    theme = {"red": "#a05000", "green": "#6f6f00"}
+    assert np.linalg.norm(seen(theme, "red", "deuteranopia") - seen(theme, "green", "deuteranopia")) < 10
 
 
 def test_contrast_is_that_of_the_standard() -> None:
