@@ -145,7 +145,7 @@ def compare(
     from coverslip.study.compare import compare as run_comparison
 
     comparison = begin_comparison(grid, data_layer(str(data)), settings)
-    folder = Path(out) if out is not None else free_folder(str(data), resume=resume, under="studies")
+    folder = Path(out) if out is not None else free_folder(str(data), resume=resume, kind="compare")
     result = run_comparison(
         comparison, folder, engine=engine, bundles=bundles, resume=resume, command="coverslip.compare(...)", progress=progress
     )
@@ -243,21 +243,34 @@ def _flat_pixels(images: PixelArray) -> FloatArray:
     return images[:, ::4, ::4].reshape(len(images), -1).astype(np.float64)
 
 
-def free_folder(data: str, *, resume: bool, under: str = "runs") -> Path:
-    """`runs/<data>`, or under `studies`, with a number behind it when that folder is taken; the last one that exists when resuming.
+def free_folder(data: str, *, resume: bool, kind: str = "run") -> Path:
+    """`runs/<data>`, or `studies/<data>` for a study, with a number behind it when that is taken; the last of its kind when resuming.
+
+    Args:
+        data: path of the data.
+        resume: whether the work goes on.
+        kind: `run`, or the kind of a study.
 
     Raises:
         InputError: there is nothing to go on with.
     """
-    stem = place(data).absolute().stem or "run"
+    stem, under = place(data).absolute().stem or "run", "runs" if kind == "run" else "studies"
     folders = [Path(under) / stem, *(Path(under) / f"{stem}-{number}" for number in range(2, 1000))]
     free = next(number for number, folder in enumerate(folders) if not folder.exists())
-    if resume:
-        if free == 0:
-            what = {"runs": "run", "studies": "study"}.get(under, under)
-            raise InputError(f"there is no {what} to go on with: {folders[0]} does not exist; name its folder with --out")
-        return folders[free - 1]
-    return folders[free]
+    if not resume:
+        return folders[free]
+    found = [folder for folder in folders[:free] if kind == "run" or _kind_of_study(folder) in (kind, None)]
+    if not found:
+        where = f"{folders[0]} does not exist" if free == 0 else f"none of {', '.join(map(str, folders[:free]))} holds one"
+        what = "comparison" if kind == "compare" else kind
+        raise InputError(f"there is no {what} to go on with: {where}; name its folder with --out")
+    return found[-1]
+
+
+def _kind_of_study(folder: Path) -> Any:
+    """What kind of study a folder holds; None when it was stopped before it said so."""
+    file = folder / "study.toml"
+    return read_toml(file).get("kind") if file.is_file() else None
 
 
 def audit_data(data: str, settings: Sequence[str], progress: Progress = no_progress) -> Audit:

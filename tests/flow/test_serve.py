@@ -27,7 +27,7 @@ def test_the_server_says_what_predict_says(server: Server, gel_run: Path, gels: 
         assert found["decision"] == [row["predicted"]]
         assert found["probabilities"] == {name: pytest.approx(row[f"p_{name}"], abs=1e-3) for name in ("gel", "not_gel")}
         assert found["error"] is None
-        assert found["uncertain"] is None
+        assert found["uncertain"] == row["uncertain"]
     assert [one["image"] for one in body["predictions"]] == [file.name for file in files]
     assert body["model"] == "gel"
     assert 0 < body["timing"]["work"] < 60

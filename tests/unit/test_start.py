@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from coverslip.errors import ConfigError
+from coverslip.errors import ConfigError, InputError
 from coverslip.simulate import simulate
-from coverslip.start import begin
+from coverslip.start import begin, free_folder
 
 
 @pytest.fixture(scope="module")
@@ -40,3 +40,20 @@ def test_sections_stand_over_recipe_and_settings(gels: Path, tmp_path: Path) -> 
 def test_unknown_sections_are_refused_with_the_near_name(gels: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'training'"):
         begin(str(gels), recipe="quick", settings=(), out=tmp_path / "run", resume=False, sections={"trainin": {"epochs": 2}})
+
+
+def test_what_goes_on_is_the_last_of_its_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, kind in (("gel", "search"), ("gel-2", "compare"), ("gel-3", "search"), ("gel-4", "velocity")):
+        (tmp_path / "studies" / name).mkdir(parents=True)
+        (tmp_path / "studies" / name / "study.toml").write_text(f'kind = "{kind}"\n')
+    assert free_folder("gel", resume=True, kind="search") == Path("studies/gel-3")
+    assert free_folder("gel", resume=True, kind="compare") == Path("studies/gel-2")
+    assert free_folder("gel", resume=False, kind="search") == Path("studies/gel-5")
+    (tmp_path / "studies" / "cells").mkdir()  # stopped before it said what it is
+    assert free_folder("cells", resume=True, kind="compare") == Path("studies/cells")
+    (tmp_path / "studies" / "cells" / "study.toml").write_text('kind = "velocity"\n')
+    with pytest.raises(InputError, match=r"no comparison to go on with: none of .*cells holds one"):
+        free_folder("cells", resume=True, kind="compare")
+    with pytest.raises(InputError, match=r"no run to go on with: .*cells does not exist"):
+        free_folder("cells", resume=True)

@@ -55,7 +55,7 @@ def compare(
     from coverslip.study.engines import build_engine
     from coverslip.study.tracking import Tracking
 
-    folder = out_folder or free_folder(data, resume=resume, under="studies")
+    folder = out_folder or free_folder(data, resume=resume, kind="compare")
     command = shlex.join(["coverslip", *sys.argv[1:]])
     tracking = Tracking(folder.absolute().name, tensorboard, mlflow)
     tracking.check()

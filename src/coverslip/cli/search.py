@@ -59,7 +59,7 @@ def search(
         parse_overrides(settings or []), {"search": {key: value for key, value in stated.items() if value is not None}}
     )
     asked = request_search(
-        data_layer(data), out_folder or free_folder(data, resume=resume, under="studies"), space=space, overrides=overrides, trials=trials,
+        data_layer(data), out_folder or free_folder(data, resume=resume, kind="search"), space=space, overrides=overrides, trials=trials,
         minutes=minutes, storage=storage, resume=resume, command=["coverslip", *sys.argv[1:]],
     )  # fmt: skip
     if dry_run:

@@ -45,7 +45,7 @@ def velocity(
         strategies=_words(strategies),
         seconds=seconds,
     )
-    folder = out_folder or free_folder(data, resume=False, under="studies")
+    folder = out_folder or free_folder(data, resume=False, kind="velocity")
     err.print(f"{len(plan.combinations)} measurements of about {plan.seconds + 2:.0f} seconds each: nothing else should run meanwhile")
     with progress_bar() as progress:
         rows, advice = measure_velocity(plan, folder, command=shlex.join(["coverslip", *sys.argv[1:]]), progress=progress)
