@@ -51,7 +51,7 @@ def page(folder: Path) -> Page:
     verdict = study.mapping("verdict.json")
     done = table[table["status"] == "done"]
     best = study.run(verdict.get("best")) if verdict.get("best") else None
-    part = str(done["judged_on"].iloc[0]) if len(done) else ""
+    part = _judged_on(done, verdict.get("best"))
     found = [
         *_numbers(table, done, verdict),
         *_best(best, part, str(verdict.get("best"))),
@@ -69,7 +69,7 @@ def page(folder: Path) -> Page:
         cards=_cards(table, done, verdict),
         warnings=_warnings(verdict, best, part),
         blocks=[block for block in found if block is not None],
-        facts=_facts(study, part),
+        facts=_facts(study, done),
         command=str(study.study.get("command") or ""),
         config=study.study_text,
     )
@@ -85,6 +85,12 @@ def _table(study: StudyFiles) -> pd.DataFrame:
         table = table.assign(**{name: pd.to_numeric(table[name], errors="coerce") if name in table else float("nan")})
     table = table.assign(verdict=table["verdict"].fillna(""), error=table["error"].fillna(""))
     return table.assign(alone=60 * (table["training_time_mins"] + table["features_time_mins"].fillna(0)))
+
+
+def _judged_on(done: pd.DataFrame, name: object) -> str:
+    """The part that judged a run; with `split.folds` as an axis runs differ."""
+    found = done.loc[done["model_id"] == name, "judged_on"]
+    return str(found.iloc[0]) if len(found) else ""
 
 
 def _number(verdict: Mapping[str, Any]) -> str:
@@ -250,8 +256,9 @@ def _left_out(table: pd.DataFrame) -> Block | None:
     return Block("Runs without numbers", "", table=Listing(("Status", "Why", "Runs", "Names"), rows, right=(2,)))
 
 
-def _facts(study: StudyFiles, part: str) -> list[tuple[str, str]]:
+def _facts(study: StudyFiles, done: pd.DataFrame) -> list[tuple[str, str]]:
     blocks = {"Software": within(study.study, "versions"), "Machine": within(study.study, "machine")}
     facts = [(title, ", ".join(f"{name} {value}" for name, value in block.items())) for title, block in blocks.items() if block]
     data = within(study.study, "base", "data").get("path")
-    return [("Data", str(data or "")), ("Grid", str(study.study.get("grid") or "")), ("Judged on", PARTS.get(part, part)), *facts]
+    parts = [PARTS.get(part, part) for part in dict.fromkeys(map(str, done["judged_on"].dropna()))]
+    return [("Data", str(data or "")), ("Grid", str(study.study.get("grid") or "")), ("Judged on", listed(parts)), *facts]

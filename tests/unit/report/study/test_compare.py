@@ -58,6 +58,18 @@ def test_runs_that_were_not_made_are_listed_with_their_reason(tmp_path: Path) ->
     assert "12 of 24" in text
 
 
+def test_the_best_run_is_shown_on_what_judged_it_where_others_were_judged_on_folds(tmp_path: Path) -> None:
+    folder = make_study(tmp_path / "gel")
+    table = pd.read_csv(folder / "results.csv")
+    assert table["verdict"].iloc[0] != "best"
+    table.loc[0, "judged_on"] = "folds"
+    table.to_csv(folder / "results.csv", index=False)
+    text = write_study_report(folder).read_text(encoding="utf-8")
+    assert re.search(r"gpu-resnet18-single-adam</span>, on the test part\.", text)
+    assert ">Confusion matrix<" in text
+    assert "out-of-fold predictions and the test part" in text
+
+
 def test_no_label_lies_over_another(study: Path) -> None:
     table = _table(read_study(study))
     assert len(table) == 24
