@@ -36,6 +36,7 @@ from coverslip.models.hardware import choose_device, choose_precision
 from coverslip.models.networks import State
 from coverslip.neighbours import Neighbours
 from coverslip.network import Network
+from coverslip.repositories import fetch_bundle, is_address
 from coverslip.runtime import hash_file, hash_text, write_file, write_json, writing
 from coverslip.storage import URL, Place, download, listing, place, read
 from coverslip.structures import Channel, File, FloatArray, IntArray, StrArray, Task, natural_key
@@ -200,12 +201,15 @@ def _write_image(path: Path, image: PixelArray, reading: Reading) -> None:
         tifffile.imwrite(path, planes, ome=True, compression="zlib", photometric="minisblack", metadata=names)
 
 
-def find_bundle(path: Path) -> Path:
-    """The bundle folder for a run folder or a bundle.
+def find_bundle(path: str | Place) -> Path:
+    """The bundle folder for a run folder or a bundle; what lies at a URL or in a repository is fetched, as `local_bundle` does.
 
     Raises:
-        MissingInputError: neither.
+        MissingInputError: no bundle there.
+        BundleError: the description of what lies at a URL is damaged.
+        UnreachableError: it cannot be fetched.
     """
+    path = local_bundle(path)
     for folder in (path, path / "bundle"):
         if (folder / "model.json").is_file():
             return folder
@@ -215,13 +219,15 @@ def find_bundle(path: Path) -> Path:
 
 
 def local_bundle(where: str | Place) -> Path:
-    """The folder of a bundle or a run; what lies at a URL is copied into the cache first, once for each content.
+    """The folder of a bundle or a run; what lies at a URL, or in a repository `hf://owner/name`, is copied here first, once for each content.
 
     Raises:
         MissingInputError: no bundle there.
         BundleError: its description is damaged.
         UnreachableError: the store does not answer.
     """
+    if is_address(where):
+        return fetch_bundle(where)
     url = place(where)
     if isinstance(url, Path):
         return url
@@ -261,7 +267,7 @@ def _copy(folder: URL, names: Sequence[str], holder: Path) -> None:
                 raise
 
 
-def load_bundle(path: Path, *, device: str = "auto", precision: str = "auto") -> Bundle:
+def load_bundle(path: str | Path, *, device: str = "auto", precision: str = "auto") -> Bundle:
     """Open a bundle, or the bundle inside a run folder.
 
     Raises:

@@ -10,18 +10,20 @@ from typing import Any
 import numpy as np
 
 from coverslip.bundle import DIGEST, Bundle, save_bundle
+from coverslip.card import model_card
 from coverslip.config import RunConfig
 from coverslip.deciding import choose_conformal, choose_decision, predict_parts, summarise_numbers, threshold_table
 from coverslip.evaluation.decision import Decision
 from coverslip.fitting import Fits
 from coverslip.models.classifier import FrozenBackbones
+from coverslip.models.licences import weights_licence
 from coverslip.neighbours import Neighbours
 from coverslip.pictures import save_pictures
 from coverslip.preparing import Prepared, prepare, split_facts
-from coverslip.record import KeepBundle, RunFolder, Stopwatch, always, model_card
+from coverslip.record import KeepBundle, RunFolder, Stopwatch, always
 from coverslip.remembering import find_neighbours
 from coverslip.runtime import Progress, no_progress
-from coverslip.structures import PARTS, RunResult, Task
+from coverslip.structures import PARTS, RunResult, Task, class_counts
 from coverslip.training.fit import Fitted
 
 
@@ -139,6 +141,13 @@ def reading_keys(data: Prepared) -> dict[str, Any]:
     return {key: value for key, value in (keys | several).items() if value not in (None, {})}
 
 
+def class_images(data: Prepared) -> dict[str, dict[str, int]]:
+    """Images of each class in each part of the split that has any."""
+    parts = {part: rows for part in PARTS if len(rows := data.split.rows(part))}
+    counts = {part: class_counts(data.table.labels[rows], data.table.classes) for part, rows in parts.items()}
+    return {name: {part: int(counts[part][place]) for part in parts} for place, name in enumerate(data.table.classes)}
+
+
 def make_bundle(
     data: Prepared, fitted: Fitted, decision: Decision, learner: Fits, metrics: dict[str, Any], recipe: str, neighbours: Neighbours | None
 ) -> Bundle:
@@ -150,8 +159,12 @@ def make_bundle(
         "backbone": data.config.model.backbone,
         "weights": weights.replace(f"{Path(weights.split(' (')[0]).parent}/", ""),
         "data": reading_keys(data),
+        "licence": weights_licence(fitted.network.classifier.backbone.spec),
+        "dataset": Path(data.config.data.path or "").name,
         "images": len(data.table),
         "trained_on": len(learned),
+        "class_images": class_images(data),
+        "groups": None if data.table.groups is None else len(np.unique(data.table.groups)),
         "pixels_sha256": data.pixels.key,
         "split": {"method": data.split.method, "seed": data.split.seed},
         "numbers": {

@@ -19,7 +19,7 @@ from typing import Any
 
 import pyarrow.parquet
 
-from coverslip.bundle import find_bundle, local_bundle
+from coverslip.bundle import find_bundle
 from coverslip.errors import InputError, ResourceError, RunFolderError
 from coverslip.predict import Model
 from coverslip.record import claimed
@@ -87,7 +87,7 @@ def predict_in_parts(
     """
     if part_rows < 1:
         raise InputError(f"a part of {part_rows} rows: expected 1 or more")
-    place = find_bundle(local_bundle(bundle)).absolute()
+    place = find_bundle(bundle).absolute()
     model = Model(place)
     samples, names = model.list_samples(inputs)
     plan: dict[str, Any] = {

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from coverslip.bundle import Bundle, find_bundle, load_bundle, local_bundle, self_test
+from coverslip.bundle import Bundle, find_bundle, load_bundle, self_test
 from coverslip.config import DataConfig, load_config
 from coverslip.data.decoding import ImageReadError, PixelArray
 from coverslip.data.inputs import list_samples
@@ -55,7 +55,7 @@ class Model:
     """A bundle that is ready to predict.
 
     Args:
-        path: a bundle, or a run folder with one; also its URL.
+        path: a bundle, or a run folder with one; also its URL, or `hf://owner/name` of the Hugging Face hub.
         device: `auto`, `cpu` or `gpu`.
         runtime: `torch`, `onnx`, `openvino`, or `auto` for the fastest on this machine (see `inference.choice`).
         check: score the stored sample first, and refuse a bundle that does not reproduce itself.
@@ -67,7 +67,7 @@ class Model:
     """
 
     def __init__(self, path: str | Path, *, device: str = "auto", runtime: RuntimeName = "auto", check: bool = True) -> None:
-        self.folder = find_bundle(local_bundle(path))
+        self.folder = find_bundle(path)
         self.bundle: Bundle = load_bundle(self.folder, device=device, precision="32")
         if check:
             self_test(self.bundle, self.folder)

@@ -31,7 +31,7 @@ from coverslip.models.weight_histograms import weights_json
 from coverslip.network import Network
 from coverslip.runtime import explained, git_state, hash_file, hash_text, machine_facts, package_versions, sweep, write_file, write_json
 from coverslip.storage import absolute
-from coverslip.structures import FloatArray, IntArray, Predictions, RunResult, Split, Table, Task, number_text
+from coverslip.structures import FloatArray, IntArray, Predictions, RunResult, Split, Table, Task
 
 HISTORY = (
     "fold", "group", "phase", "step", "epoch", "seconds", "learning_rate", "train_loss", "train_macro_f1", "validation_loss",
@@ -280,19 +280,6 @@ def _remove(files: Iterable[Path]) -> None:
         file.unlink(missing_ok=True)
 
 
-CARD_NUMBERS = (
-    "accuracy",
-    "balanced_accuracy",
-    "macro_f1",
-    "roc_auc",
-    "micro_f1",
-    "macro_average_precision",
-    "macro_roc_auc",
-    "exact_match",
-)
-"""Numbers of a model card, as far as the task has them."""
-
-
 def csv_text(frame: pd.DataFrame) -> str:
     """A table as CSV text with `\\n` line ends."""
     return frame.to_csv(index=False, lineterminator="\n")
@@ -334,44 +321,3 @@ def _as_columns(predictions: Predictions) -> IntArray:
     if predictions.predicted.ndim == 2:
         return predictions.predicted
     return np.asarray(predictions.predicted[:, None] == np.arange(len(predictions.classes)), dtype=np.int64)
-
-
-def model_card(bundle: Bundle, metrics: dict[str, Any]) -> str:
-    """README.md of a bundle: what the model is, what it was judged on, how to use it."""
-    provenance, geometry = bundle.provenance, bundle.network.geometry
-    split, channels = provenance["split"], ", ".join(geometry.channels)
-    lines = [
-        f"# {', '.join(bundle.classes)}",
-        "",
-        f"A {bundle.task} image classifier, {provenance['backbone']}, made with coverslip.",
-        "",
-        f"- Classes: {', '.join(bundle.classes)}",
-        f"- Input: {geometry.height}x{geometry.width} pixels ({geometry.fit}), channels: {channels}",
-        f"- Trained on {provenance['trained_on']} of {provenance['images']} images; split: {split['method']}, seed {split['seed']}",
-        f"- Backbone weights: {provenance['weights']}",
-        "",
-        "## Numbers",
-        "",
-    ]
-    said = {
-        "test": "on images that the model has not seen",
-        "folds": "in cross-validation",
-        "validation": "on the validation part, which chose the model",
-    }
-    for part, words in said.items():
-        if part in metrics:
-            lines += [f"{words[0].upper()}{words[1:]} ({metrics[part]['n']} images):", ""]
-            lines += [f"- {name.replace('_', ' ')}: {number_text(metrics[part][name])}" for name in CARD_NUMBERS if name in metrics[part]]
-            lines.append("")
-    lines += [
-        "## Limits",
-        "",
-        "The numbers hold for images made like those that it was trained on. Another instrument, stain or laboratory needs a new",
-        "judgement: `coverslip evaluate BUNDLE DATA`.",
-        "",
-        "## Use",
-        "",
-        "    coverslip predict BUNDLE IMAGES --out predictions.csv",
-        "",
-    ]
-    return "\n".join(lines)

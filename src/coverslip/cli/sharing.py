@@ -1,4 +1,4 @@
-"""`export`: a model for other programs."""
+"""`export` and `push`: a model for other programs, and for other people."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ import typer
 
 from coverslip.cli.console import err, out, progress_bar
 from coverslip.cli.options import Settings
+from coverslip.cli.use import Bundle
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this group."""
     app.command()(export)
+    app.command()(push)
 
 
 def export(
-    bundle: Annotated[Path, typer.Argument(help="A run folder, or the bundle inside it.")],
+    bundle: Bundle,
     form: Annotated[Literal["onnx", "openvino", "bioimageio"], typer.Option("--format", help="Of which program.")],
     out_file: Annotated[Path, typer.Option("--out", help="FILE.onnx, FILE.xml (and .bin), or FILE.zip.")],
     check: Annotated[
@@ -45,3 +47,15 @@ def export(
     )
     if made.small is not None:
         out.print(f"{made.small[0]}: {made.small[1].sentence}", markup=False)
+
+
+def push(
+    bundle: Bundle,
+    address: Annotated[str, typer.Argument(metavar="hf://OWNER/NAME", help="The repository; made where there is none.")],
+    public: Annotated[bool, typer.Option("--public", help="Let everybody read a repository that is made, sample images and all.")] = False,
+) -> None:
+    """Put a model into a repository of the Hugging Face hub, from which `hf://OWNER/NAME` opens it anywhere."""
+    from coverslip.bundle import find_bundle
+    from coverslip.repositories import push_bundle
+
+    out.print(push_bundle(find_bundle(bundle), address, public=public), markup=False)

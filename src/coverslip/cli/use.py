@@ -11,7 +11,7 @@ import typer
 from coverslip.cli.console import err, out, progress_bar
 from coverslip.cli.options import Address, Endpoint, sent
 
-Bundle = Annotated[str, typer.Argument(help="A run folder, or the bundle inside it, or the URL of one.")]
+Bundle = Annotated[str, typer.Argument(help="A run folder, the bundle inside it, the URL of one, or hf://OWNER/NAME.")]
 
 
 def register(app: typer.Typer) -> None:

@@ -43,6 +43,14 @@ def hub_address(architecture: str) -> HubAddress | None:
     return HubAddress(repository, file if file.endswith(".safetensors") else SAFE_NAME, revision or None)
 
 
+def published_licence(architecture: str) -> str:
+    """The licence under which timm says that the weights are published, e.g. `apache-2.0`; empty where it does not say."""
+    import timm
+
+    known = timm.get_pretrained_cfg(architecture)
+    return str(getattr(known, "license", None) or "")
+
+
 def cached_file(architecture: str) -> Path | None:
     """The weights in a local cache: Hugging Face's by timm's address, then `checkpoints` of torch.hub by name."""
     from huggingface_hub import try_to_load_from_cache

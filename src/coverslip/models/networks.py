@@ -15,6 +15,8 @@ from coverslip.models.small import OWN_ARGUMENTS, OWN_NETWORKS, OWN_SIZES, OWN_S
 
 Size = tuple[int, int]
 State = dict[str, Tensor]
+LOADING_ARGUMENTS = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
+"""Arguments by which timm would load, or download, weights of its own choice: a bundle of unknown origin could name a pickle."""
 FirstLayer = Literal["repeat", "mean", "zero"]
 
 
@@ -92,6 +94,9 @@ def create_network(architecture: str, *, channels: int, size: Size, arguments: M
 
     from coverslip.models.depthwise import speed_up_strided_depthwise
 
+    loading = [name for name in LOADING_ARGUMENTS if name in arguments]
+    if loading:
+        raise ConfigError(f"model.arguments.{loading[0]}: weights come from model.weights, not from the constructor of {architecture}")
     wanted = dict(arguments)
     if getattr(timm.get_pretrained_cfg(architecture), "fixed_input_size", False) and size != facts.input_size[1:]:
         wanted.setdefault("img_size", size)

@@ -2,7 +2,7 @@
 
 A file of weights is `<architecture>.safetensors`. Its header says, as strings: `architecture`, `library`, `arguments` (of
 the constructor, JSON), `mean` and `std` (JSON lists, pixels in [0, 1]), `input_size` (JSON, channels, height, width) and
-`interpolation`. A file without that header is taken for one that timm's authors published.
+`interpolation`; it may say `license`. A file without that header is taken for one that timm's authors published.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class Weights:
         state: float32 tensors by name, without the classifier.
         head: float32 tensors of the head, when they come from a bundle.
         classes: class names of that head.
+        licence: what the file says of it, or timm of a file that its authors published; empty where nothing is said.
     """
 
     architecture: str
@@ -55,6 +56,7 @@ class Weights:
     state: State
     head: State = field(default_factory=dict)
     classes: tuple[str, ...] = ()
+    licence: str = ""
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,15 @@ def read_weights(path: Path, architecture: str) -> Weights:
         input_size=facts.input_size,
         interpolation=facts.interpolation,
         state=_as_float32(state),
+        licence=stated_licence(header, architecture),
     )
+
+
+def stated_licence(header: Mapping[str, Any], architecture: str) -> str:
+    """The licence of a file of weights, e.g. `apache-2.0`: from its header, or from timm for a file of its authors; or empty."""
+    if "license" in header or "architecture" in header or architecture in OWN_NETWORKS:
+        return str(header.get("license", ""))
+    return hub.published_licence(architecture)
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -209,6 +219,7 @@ def write_weights(path: Path, weights: Weights) -> None:
         "std": json.dumps(weights.std),
         "input_size": json.dumps(weights.input_size),
         "interpolation": weights.interpolation,
+        **({"license": weights.licence} if weights.licence else {}),
     }
     with writing(path) as temporary:
         save_file({name: tensor.contiguous() for name, tensor in weights.state.items()}, temporary, header)

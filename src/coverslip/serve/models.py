@@ -44,7 +44,7 @@ def name_bundles(texts: Sequence[str]) -> dict[str, Path]:
     named: dict[str, Path] = {}
     for text in texts:
         name, path = _split(text)
-        folder = find_bundle(Path(path))
+        folder = find_bundle(path)
         name = name or _folder_name(folder)
         if name in named:
             raise InputError(f"two models are called {name!r} ({named[name]} and {folder}); say NAME=BUNDLE")
