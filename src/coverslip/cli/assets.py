@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
     weights.command("check")(check_weights)
     weights.command("fetch")(fetch_weights)
     app.add_typer(weights, name="weights")
-    cache = typer.Typer(help="Decoded pixels and features on disk: list, clear.", no_args_is_help=True)
+    cache = typer.Typer(help="Decoded pixels, features and graphs of models on disk: list, clear.", no_args_is_help=True)
     cache.command("list")(list_cache)
     cache.command("clear")(clear_cache)
     app.add_typer(cache, name="cache")
