@@ -6,13 +6,16 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from coverslip.experiment import run
+from coverslip.export import export_bundle
 from coverslip.predict import Model
 from coverslip.report import write_report
 from coverslip.start import begin
+from coverslip.structures import RunResult
 from coverslip.training.recipes import recipe_names
 
 SHORT = ("training.minutes=0.5", "intervals.resamples=200")
@@ -30,6 +33,7 @@ RECIPES = {
     "quick": ("gel", (*SHORT, "pixels.colour=grey")),
 }
 TOO_FEW_TO_LEARN = ("hpa-10-transfer", "hpa-28", "hpa-large", "hpa-small")
+EXPORTED = ("blood", "charts", "gel-probe", "hpa-28", "nuclei-finetune")
 LEAST = {"blood": 0.45, "charts": 0.5, "charts-alexnet": 0.3, "gel-probe": 0.95, "nuclei-finetune": 0.3, "quick": 0.5}
 
 
@@ -37,6 +41,8 @@ def test_every_recipe_is_tested() -> None:
     assert sorted(RECIPES) == recipe_names()
     assert len(RECIPES) == 10
     assert {*LEAST, *TOO_FEW_TO_LEARN} == set(RECIPES)
+    assert len(EXPORTED) == 5
+    assert set(EXPORTED) < set(RECIPES)
 
 
 @pytest.mark.parametrize("recipe", sorted(RECIPES))
@@ -59,6 +65,20 @@ def test_recipe_runs_to_a_report(recipe: str, data_folder: Path, weights_folder:
     labels = predicted["predicted"].str.split("|").explode()
     assert labels[labels != ""].isin(json.loads((result.bundle / "model.json").read_text())["classes"]).all()
     assert (predicted["error"] == "").all()
+    if recipe in EXPORTED:
+        check_exports(result, [root / image for image in some], tmp_path)
+
+
+def check_exports(result: RunResult, images: list[Path], place: Path) -> None:
+    """Other engines, and a file for other programs, give what torch gives on real images."""
+    exported = export_bundle(result.folder, "onnx", place / "model.onnx", check=images)
+    assert exported.parity.images >= len(images) + 2
+    expected = Model(result.folder, device="cpu", runtime="torch").predict(images)
+    scores = [column for column in expected.columns if column.startswith("p_")]
+    for runtime in ("onnx", "openvino"):
+        found = Model(result.folder, device="cpu", runtime=runtime).predict(images)
+        assert list(found["predicted"]) == list(expected["predicted"])
+        assert np.abs(found[scores] - expected[scores]).to_numpy().max() <= 1e-3
 
 
 def test_gel_in_full(data_folder: Path, weights_folder: Path, tmp_path: Path) -> None:

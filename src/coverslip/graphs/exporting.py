@@ -17,6 +17,7 @@ from coverslip.errors import ExportError
 from coverslip.graphs.builder import OPSET
 from coverslip.models.folding import fold_batch_norms
 from coverslip.models.groups import features_and_logits
+from coverslip.models.networks import count_weights
 from coverslip.network import Network
 from coverslip.runtime import require
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     import onnx
 
 PREFIX = "network/"
+LARGEST = 1_900_000_000
+"""Bytes of weights that fit into one ONNX file, of 2 GB at most."""
 IMAGES, LOGITS, FEATURES = f"{PREFIX}images", f"{PREFIX}logits", f"{PREFIX}features"
 
 
@@ -39,6 +42,9 @@ def exported_network(network: Network) -> onnx.ModelProto:
         ExportError: torch cannot express the architecture in ONNX.
     """
     compose = require("onnx.compose", "export")
+    architecture, size = network.classifier.backbone.spec.architecture, 4 * count_weights(network.classifier)
+    if size > LARGEST:
+        raise ExportError(f"{architecture} has {size / 1e9:.1f} GB of weights, and an ONNX file holds 2; predict with --runtime torch")
     height, width, channels = network.geometry.shape
     images = torch.zeros(2, channels, height, width, device=network.device)
     scorer = _WithFeatures(fold_batch_norms(network.classifier, images[:1])).eval()
@@ -46,7 +52,6 @@ def exported_network(network: Network) -> onnx.ModelProto:
         try:
             model = _first_that_works(scorer, images, (_by_recording, _by_analysis))
         except _FAILURES as error:
-            architecture = network.classifier.backbone.spec.architecture
             reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
             raise ExportError(f"torch cannot write {architecture} as ONNX: {reason}; predict with --runtime torch") from error
     found: onnx.ModelProto = compose.add_prefix(model, PREFIX)

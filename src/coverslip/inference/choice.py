@@ -17,6 +17,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,8 +92,16 @@ class Runtimes:
             return made
         choice = entry_of("graphs", self._key()) / CHOICE
         if choice.is_file():
-            return self._open(str(json.loads(choice.read_text(encoding="utf-8"))["runtime"]))
+            return self._open_known(str(json.loads(choice.read_text(encoding="utf-8"))["runtime"]))
         return self._fastest() if images is None or images >= WORTH_PREPARING else None
+
+    def _open_known(self, name: str) -> Runtime:
+        """The engine that was the fastest; torch where it cannot be opened any more."""
+        try:
+            return self._open(name)
+        except (ExportError, ResourceError) as error:
+            _LOG.warning("runtime: torch, for %s", error)
+            return self.torch
 
     def _open(self, name: str) -> Runtime:
         """An engine by name; `torch-bf16` is torch in bfloat16."""
@@ -126,7 +135,8 @@ class Runtimes:
                 continue
             opened[name], speeds[name] = made, images_per_second(made, pixels)
         best = max(speeds, key=lambda name: speeds[name])
-        write_json(self._entry() / CHOICE, {"runtime": best, "images_per_second": speeds, "refused": refused})
+        with suppress(ResourceError):  # without room in the cache the next process measures again
+            write_json(self._entry() / CHOICE, {"runtime": best, "images_per_second": speeds, "refused": refused})
         _LOG.info("runtime: %s, of %s images a second", best, {name: round(speed) for name, speed in speeds.items()})
         return opened[best]
 

@@ -33,6 +33,7 @@ def compile_model(graph: Path | bytes, *, batch: int | None = None, **properties
     """
     openvino = require("openvino", EXTRA)
     core = openvino.Core()
+    core.set_property({"ENABLE_MMAP": False})  # a file that is mapped cannot be moved or removed on Windows
     try:
         model = core.read_model(graph)
         if batch is not None:
