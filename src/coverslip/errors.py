@@ -6,6 +6,7 @@
     ├── InputError (ValueError)            a path, table or folder is not what was asked for
     │   └── MissingInputError (FileNotFoundError)
     ├── BadImagesError (ValueError)        images that cannot be read; carries the whole list
+    ├── ShardError (ValueError)            a shard of a data set is missing, truncated, or changed
     ├── LeakError (ValueError)             duplicates or groups on both sides of a split
     ├── WeightsError (RuntimeError)        pretrained weights are missing or do not fit
     ├── BundleError (ValueError)           a bundle is incomplete, changed, or fails its self-test
@@ -59,6 +60,10 @@ class BadImagesError(CoverslipError, ValueError):
         noun = "image" if len(lines) == 1 else "images"
         message = f"{len(lines)} {noun} cannot be used:\n" + "\n".join(f"  - {line}" for line in lines)
         super().__init__(f"{message}\n{advice}" if advice else message)
+
+
+class ShardError(CoverslipError, ValueError):
+    """A shard of a data set is missing, truncated, or not the one that was written."""
 
 
 class LeakError(CoverslipError, ValueError):

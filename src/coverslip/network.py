@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from coverslip.config import AugmentConfig
 from coverslip.data.decoding import PixelArray
 from coverslip.data.pixels import Geometry, Normalisation
+from coverslip.data.streaming import StreamedArray, expect
 from coverslip.data.transforms import tta_copies
 from coverslip.models.classifier import Classifier
 from coverslip.models.folding import fold_batch_norms, kind_of
@@ -25,6 +26,8 @@ from coverslip.structures import FloatArray
 
 SCORE_BATCH = 32
 """Images per forward pass when nothing is learned."""
+CHUNKS_AHEAD = 4
+"""Of these, how many are read ahead where images come from a store."""
 
 
 @dataclass
@@ -149,7 +152,8 @@ class Network:
             yield features.float().cpu().numpy()
 
 
-def chunks(array: PixelArray, rows: npt.NDArray[np.int64], size: int = SCORE_BATCH) -> Iterator[PixelArray]:
-    """The given rows of an array, `size` at a time."""
+def chunks(array: PixelArray | StreamedArray, rows: npt.NDArray[np.int64], size: int = SCORE_BATCH) -> Iterator[PixelArray]:
+    """The given rows of an array, `size` at a time; where they come from a store, some are read ahead."""
     for start in range(0, len(rows), size):
+        expect(array, rows[start : start + CHUNKS_AHEAD * size])
         yield array[rows[start : start + size]]

@@ -55,7 +55,7 @@ class Prepared:
         return replace(self, config=config.model_copy(update=made_by), notes=list(self.notes))
 
 
-MADE_BY = ("data", "split", "pixels", "cache")
+MADE_BY = ("data", "split", "pixels", "cache", "memory")
 """Sections of the config that the prepared data depends on; the others may differ between runs that share it."""
 
 
@@ -71,7 +71,7 @@ def prepare(config: RunConfig, progress: Progress = no_progress) -> Prepared:
     seen = glance(table, Reading.of(config.data))
     geometry, config, notes = choose_geometry(config, table, seen)
     reading = Reading.of(config.data)
-    pixels, scan = load_pixels(table, reading, geometry, config.cache.limit, progress)
+    pixels, scan = load_pixels(table, reading, geometry, config.cache.limit, progress, memory=config.memory, largest=seen.height * seen.width)
     readable = np.flatnonzero((scan.facts["error"] == "").to_numpy())
     table, scan, bad = usable_rows(table, scan, config.data.on_bad_image)
     table = replace(table, channels=reading.channels or Channel.of(*geometry.channels))
@@ -82,7 +82,7 @@ def prepare(config: RunConfig, progress: Progress = no_progress) -> Prepared:
     findings = _meet_leaks(config, table, split, findings)
     invert = inverts(config, pixels, split.rows("train"), geometry)
     config = with_values(config, split={"seed": split.seed}, pixels={"invert": invert})
-    notes += [*table.notes, *split.notes]
+    notes += [*table.notes, *split.notes, *pixels.notes]
     samples = _samples(table, pixels, ties)
     return Prepared(config, table, scan, pixels, reading, geometry, seen.depth, findings, split, samples, bad, notes)
 

@@ -112,8 +112,12 @@ class Table:
     @property
     def samples(self) -> list[tuple[File, ...]]:
         """The files of each sample: one, or one a channel."""
-        files = [(image,) for image in self.images] if self.files is None else self.files
-        return [tuple(self.root / name for name in names) for names in files]
+        return [tuple(self.root / name for name in names) for names in self.names]
+
+    @property
+    def names(self) -> Sequence[tuple[str, ...]]:
+        """The names of the files of each sample, relative to `root`."""
+        return [(image,) for image in self.images] if self.files is None else self.files
 
     @property
     def labels(self) -> IntArray:

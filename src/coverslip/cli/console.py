@@ -16,6 +16,7 @@ from coverslip.errors import (
     CoverslipError,
     InputError,
     LeakError,
+    ShardError,
     UnreachableError,
     WeightsError,
 )
@@ -24,7 +25,7 @@ from coverslip.runtime import Progress as Callback
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
-WRONG_INPUT = (ConfigError, InputError, BadImagesError, LeakError, BundleError, WeightsError, UnreachableError)
+WRONG_INPUT = (ConfigError, InputError, BadImagesError, LeakError, ShardError, BundleError, WeightsError, UnreachableError)
 REDRAW_SECONDS = 0.1
 
 

@@ -303,6 +303,15 @@ class CacheConfig(Section):
     """Largest size of the cache, in bytes; the entries unused for longest go first."""
 
 
+class MemoryConfig(Section):
+    """Images on their way from a store."""
+
+    limit: Annotated[int, Field(ge=1_000_000)] = 2_000_000_000
+    """Most memory that images on their way from a store take, in bytes: as files, decoded, and read ahead of the step that needs them."""
+    window: Count = 4096
+    """Samples that are mixed with each other where shards do not fit into `cache.limit` and are read one after the other."""
+
+
 class RunConfig(Section):
     """The whole config of a run."""
 
@@ -316,6 +325,7 @@ class RunConfig(Section):
     bundle: BundleConfig = BundleConfig()
     intervals: IntervalsConfig = IntervalsConfig()
     cache: CacheConfig = CacheConfig()
+    memory: MemoryConfig = MemoryConfig()
 
     def check(self) -> None:
         """Meet every contradiction between sections at once, before any work.

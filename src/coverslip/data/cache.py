@@ -10,18 +10,22 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import filelock
+
 from coverslip.errors import ResourceError
 from coverslip.runtime import cache_folder, explained
 
-KINDS = ("pixels", "features", "graphs", "bundles")
+KINDS = ("pixels", "features", "graphs", "bundles", "shards", "indexes")
 STALE_SECONDS = 86_400
 _USED = "used"
 _UNFINISHED = ".building-"
+_LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,23 @@ class CacheEntry:
     folder: Path
     size: int
     used: float
+
+
+class Hold:
+    """Keeps an entry from being evicted by this process, for as long as the hold lives."""
+
+    def __init__(self, folder: Path) -> None:
+        _held[id(self)] = folder
+        weakref.finalize(self, _held.pop, id(self), None)
+
+
+_held: dict[int, Path] = {}
+
+
+def held_bytes() -> int:
+    """Bytes of the entries that are held."""
+    held = set(_held.values())
+    return sum(entry.size for entry in cache_entries() if entry.folder in held)
 
 
 def cached(kind: str, key: str, build: Callable[[Path], None], *, size: int, limit: int) -> Path:
@@ -70,8 +91,9 @@ def _build_entry(place: Path, build: Callable[[Path], None]) -> None:
     with explained(place):
         place.parent.mkdir(parents=True, exist_ok=True)
         holder = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=place.parent))
+    at_work = filelock.FileLock(holder.with_name(holder.name + _LOCK))  # which the system frees when this process is killed
     try:
-        with explained(place):
+        with explained(place), at_work:
             build(holder)
             try:
                 holder.rename(place)
@@ -80,6 +102,7 @@ def _build_entry(place: Path, build: Callable[[Path], None]) -> None:
                     raise
     finally:
         shutil.rmtree(holder, ignore_errors=True)
+        Path(at_work.lock_file).unlink(missing_ok=True)
 
 
 def cache_entries() -> list[CacheEntry]:
@@ -100,12 +123,15 @@ def _entries() -> Iterator[CacheEntry]:
 
 def evict(limit: int) -> int:
     """Remove the entries unused for longest until the rest fits into `limit` bytes; give the bytes freed."""
+    held = set(_held.values())
     entries = cache_entries()
     excess = sum(entry.size for entry in entries) - limit
     freed = 0
     for entry in entries:
         if freed >= excess:
             break
+        if entry.folder in held:
+            continue
         if _remove(entry.folder):
             freed += entry.size
     _remove_abandoned()
@@ -130,9 +156,13 @@ def clear_cache() -> int:
 
 
 def _remove_abandoned() -> None:
-    """Half-built entries of runs that were killed more than a day ago."""
+    """Half-built entries of runs that were killed: nobody holds their lock; those without one go after a day."""
     for kind in KINDS:
+        for mark in (cache_folder() / kind).glob(f"{_UNFINISHED}*{_LOCK}"):
+            with suppress(filelock.Timeout, OSError), filelock.FileLock(mark, timeout=0):
+                shutil.rmtree(mark.with_name(mark.name.removesuffix(_LOCK)), ignore_errors=True)
+                mark.unlink(missing_ok=True)
         for holder in (cache_folder() / kind).glob(f"{_UNFINISHED}*"):
             with suppress(FileNotFoundError):
-                if time.time() - holder.stat().st_mtime > STALE_SECONDS:
+                if holder.is_dir() and time.time() - holder.stat().st_mtime > STALE_SECONDS:
                     shutil.rmtree(holder, ignore_errors=True)

@@ -59,6 +59,18 @@ def read_bytes(file: File, max_pixels: int = MAX_PIXELS) -> bytes:
         raise ImageReadError(f"cannot be opened: {(error.strerror or str(error)).lower()}") from error
 
 
+class Fetched:
+    """A file whose bytes are here already."""
+
+    def __init__(self, file: File, max_pixels: int) -> None:
+        self.name, self.suffix = file.name, file.suffix
+        self._data = read_bytes(file, max_pixels)
+
+    def read_bytes(self) -> bytes:
+        """What was read."""
+        return self._data
+
+
 def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, projection: Projection | None = None) -> Decoded:
     """Decode the bytes of one image file.
 

@@ -7,6 +7,7 @@ One resize for everything (`resize`), rounded once to the depth of the source. T
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -230,7 +231,7 @@ def image_percentiles(values: Tensor, percentiles: tuple[float, float]) -> tuple
 
 
 def dataset_percentiles(
-    array: PixelArray, rows: npt.NDArray[np.int64], percentiles: tuple[float, float]
+    array: Any, rows: npt.NDArray[np.int64], percentiles: tuple[float, float]
 ) -> tuple[list[float], list[float]]:
     """Two percentiles of each channel over at most 500 of the rows, and 16,384 pixels of each, evenly spaced; never equal.
 
@@ -241,13 +242,13 @@ def dataset_percentiles(
     """
     chosen = _evenly(rows, 500)
     step = pixel_stride(array.shape[1] * array.shape[2], PERCENTILE_PIXELS)
-    values = np.concatenate([array[row, ::step, ::step].reshape(-1, array.shape[-1]) for row in chosen])
+    values = np.concatenate([image[::step, ::step].reshape(-1, array.shape[-1]) for image in _in_turn(array, chosen)])
     low, high = np.percentile(values, percentiles, axis=0)
     return low.tolist(), np.where(high > low, high, low + 1 + np.abs(low)).tolist()
 
 
 def pixel_statistics(
-    array: PixelArray, rows: npt.NDArray[np.int64], ranged: Normalisation, most: int = 2000
+    array: Any, rows: npt.NDArray[np.int64], ranged: Normalisation, most: int = 2000
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Mean and standard deviation per channel over at most `most` of the rows, evenly spaced.
 
@@ -258,13 +259,22 @@ def pixel_statistics(
     """
     plain = replace(ranged, per_image="none", mean=(0.0,), deviation=(1.0,))
     total, squares, count = np.zeros(array.shape[-1]), np.zeros(array.shape[-1]), 0
-    for row in _evenly(rows, most):
-        values = plain.apply(torch.from_numpy(np.array(array[row : row + 1]))).double()
+    for image in _in_turn(array, _evenly(rows, most)):
+        values = plain.apply(torch.from_numpy(np.array(image[None]))).double()
         total += values.sum(dim=(0, 2, 3)).numpy()
         squares += values.square().sum(dim=(0, 2, 3)).numpy()
         count += values[0, 0].numel()
     mean = total / count
     return mean, np.sqrt(np.maximum(squares / count - mean**2, 1e-8))
+
+
+def _in_turn(array: Any, rows: npt.NDArray[np.int64]) -> Iterator[PixelArray]:
+    """The rows of an array one by one; one that is read from far away is told what comes next."""
+    ahead = getattr(array, "ahead", 0)
+    for place, row in enumerate(rows):
+        if ahead:
+            array.expect(rows[place : place + ahead])
+        yield array[int(row)]
 
 
 def pixel_stride(pixels: int, most: int) -> int:

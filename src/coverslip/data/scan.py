@@ -10,6 +10,7 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -20,11 +21,12 @@ import pandas as pd
 from PIL import Image
 
 from coverslip.data.decoding import ImageReadError, PixelArray
-from coverslip.data.images import has_colour, to_grey
+from coverslip.data.images import Fetched, has_colour, to_grey
 from coverslip.data.reading import Facts, Reading, joint_hash
+from coverslip.data.shards import Shards
 from coverslip.errors import BadImagesError, InputError, UnreachableError
 from coverslip.runtime import Progress, cpu_count, hash_file, hash_text, no_progress, writing
-from coverslip.storage import URL, stats
+from coverslip.storage import AT_ONCE, URL, stats
 from coverslip.structures import File, IntArray, Table, class_counts
 
 THUMBNAIL_SIDE = 32
@@ -94,6 +96,7 @@ def scan_images(
     on_image: Callable[[int, PixelArray], None] | None = None,
     progress: Progress = no_progress,
     workers: int | None = None,
+    decoding: int | None = None,
 ) -> Scan:
     """Read and decode every file of a table once, several at a time.
 
@@ -104,18 +107,29 @@ def scan_images(
             `ImageReadError` that it raises makes the image an unreadable one.
         progress: told after each file.
         workers: threads; as many as there are cores when not given.
+        decoding: how many of them may decode at a time, where files are fetched from afar first; all when not given.
 
     Returns:
         One row of facts a sample; an unreadable file is a row with its `error`, never an exception.
     """
 
+    pool = None if decoding is None else ThreadPoolExecutor(decoding)
+
     def scan_row(row: int) -> _Row:
-        return _scan_sample(samples[row], reading, None if on_image is None else lambda pixels: on_image(row, pixels))
+        keep = None if on_image is None else lambda pixels: on_image(row, pixels)
+        if pool is None:
+            return _scan_sample(samples[row], reading, keep)
+        try:
+            fetched = tuple(Fetched(file, reading.max_pixels) for file in samples[row])
+        except ImageReadError as error:
+            return _Row(_RowFacts(error=str(error)), _NO_THUMBNAIL)
+        return pool.submit(_scan_sample, fetched, reading, keep).result()
 
     samples, rows = table.samples, []
-    for row in in_order(scan_row, range(len(table)), workers):
-        rows.append(row)
-        progress("reading images", len(rows), len(table), {})
+    with pool or nullcontext():
+        for row in in_order(scan_row, range(len(table)), workers):
+            rows.append(row)
+            progress("reading images", len(rows), len(table), {})
     facts = pd.DataFrame([asdict(row.facts) for row in rows])
     facts.insert(0, "image", list(table.images))
     thumbnails = np.stack([row.thumbnail for row in rows])
@@ -125,6 +139,9 @@ def scan_images(
 def hash_files(table: Table, workers: int | None = None) -> list[str]:
     """The SHA-256 of each sample as in its `Facts`; the empty string where a file cannot be read."""
 
+    if isinstance(table.root, Shards):
+        return content_keys(table)
+
     def hash_or_nothing(files: tuple[File, ...]) -> str:
         try:
             return joint_hash([_digest(file) for file in files])
@@ -133,7 +150,7 @@ def hash_files(table: Table, workers: int | None = None) -> list[str]:
         except OSError:
             return ""
 
-    return list(in_order(hash_or_nothing, table.samples, workers))
+    return list(in_order(hash_or_nothing, table.samples, workers or workers_for(table)))
 
 
 def _digest(file: File) -> str:
@@ -142,6 +159,8 @@ def _digest(file: File) -> str:
 
 def content_keys(table: Table) -> list[str]:
     """A text for each sample that changes with its content: as `hash_files`, but of objects in a store what the store says of them."""
+    if isinstance(table.root, Shards):
+        return [joint_hash([table.root[name].sha256 for name in files]) for files in table.names]
     urls = [file for files in table.samples for file in files if isinstance(file, URL)]
     if not urls:
         return hash_files(table)
@@ -152,6 +171,11 @@ def content_keys(table: Table) -> list[str]:
         return "" if known is None else f"{file} {known.size} {known.version}"
 
     return [hash_text(*map(said, files)) for files in table.samples]
+
+
+def workers_for(table: Table) -> int | None:
+    """Threads that read a table's files: as many as there are cores, which None means, or more where they wait for a store."""
+    return None if isinstance(table.root, Path) else AT_ONCE
 
 
 def in_order(function: Callable[[_Item], _Result], items: Sequence[_Item], workers: int | None = None) -> Iterator[_Result]:

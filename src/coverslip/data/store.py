@@ -14,16 +14,24 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-from coverslip.data.cache import cached
+from coverslip.config import MemoryConfig
+from coverslip.data.cache import Hold, cached
 from coverslip.data.decoding import ImageReadError, PixelArray
 from coverslip.data.pixels import WHOLE, Geometry
-from coverslip.data.reading import Reading
-from coverslip.data.scan import Scan, content_keys, in_order, scan_images
+from coverslip.data.reading import Facts, Reading
+from coverslip.data.scan import Scan, content_keys, in_order, scan_images, workers_for
+from coverslip.data.shards import Shards
+from coverslip.data.streaming import Arrange, Decoder, StreamedArray, decoding_slots, expect, windowed
 from coverslip.runtime import Progress, hash_text, no_progress
+from coverslip.storage import AT_ONCE
 from coverslip.structures import Channel, File, IntArray, Table
 
 FORMAT = "3"
 PEEK = 96
+KEPT_SHARE = 0.5
+"""Share of the cache's limit that the pixels of images which do not all fit may take; shards and features take the rest."""
+SCAN_BYTES = 1600
+"""What the scan of an image takes on disk, about: a thumbnail, and what its file says of itself."""
 LEAST_TRIM = 0.05
 """Share of the area that a border must take up to be cut off."""
 
@@ -33,12 +41,12 @@ class Pixels:
     """Stored pixels, addressed by table row.
 
     Attributes:
-        array: uint8, uint16 or float32 (stored n, h, w, c), memory-mapped.
+        array: uint8, uint16 or float32 (stored n, h, w, c): memory-mapped, or streamed where they do not fit into the cache.
         index: int64 (rows,): where each table row stands in `array`.
         key: hash of the content and of the settings.
     """
 
-    array: PixelArray
+    array: PixelArray | StreamedArray
     index: IntArray
     key: str
 
@@ -46,6 +54,29 @@ class Pixels:
         """The pixels of some table rows, (m, h, w, c)."""
         chosen: PixelArray = self.array[self.index[rows]]
         return chosen
+
+    def arranged(self, generator: np.random.Generator, rows: IntArray) -> IntArray:
+        """Table rows in random order, brought into one that their source can be read in; as they are where any will do."""
+        if isinstance(self.array, StreamedArray) and self.array.arrange is not None:
+            return self.array.arrange(generator, rows, self.index[rows])
+        return rows
+
+    def expect(self, rows: IntArray) -> None:
+        """Announce table rows that will be read next, where that makes a difference."""
+        expect(self.array, self.index[rows])
+
+    @property
+    def ahead(self) -> int:
+        """How many rows may be announced; 0 where it makes no difference."""
+        return self.array.ahead if isinstance(self.array, StreamedArray) else 0
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know of how the pixels are read."""
+        if not isinstance(self.array, StreamedArray):
+            return []
+        kept, rows = self.array.count, len(self.array)
+        return [f"{kept} of {rows} images fit into cache.limit at the size that is looked at; the others are read again each time"]
 
     def take(self, rows: IntArray) -> Pixels:
         """The same pixels for a table that kept only these rows."""
@@ -85,10 +116,13 @@ class FilePixels(Pixels):
         return np.stack(list(in_order(decode, rows.tolist())))
 
 
-def load_pixels(table: Table, reading: Reading, geometry: Geometry, limit: int, progress: Progress = no_progress) -> tuple[Pixels, Scan]:
+def load_pixels(
+    table: Table, reading: Reading, geometry: Geometry, limit: int, progress: Progress = no_progress,
+    memory: MemoryConfig | None = None, largest: int = 4_000_000,
+) -> tuple[Pixels, Scan]:
     """Decode every image of a table once, or find that it was done before.
 
-    Rows that cannot be read hold zeros; the scan says why.
+    Rows that cannot be read hold zeros; the scan says why. Of images in a store, only as many are kept as fit.
 
     Args:
         table: n samples.
@@ -96,26 +130,64 @@ def load_pixels(table: Table, reading: Reading, geometry: Geometry, limit: int, 
         geometry: what is stored of an image.
         limit: largest size of the cache, in bytes.
         progress: told about each image.
+        memory: limit for images on their way from a store.
+        largest: pixels that an image has, about, before it is resized.
+
+    Raises:
+        ResourceError: the pixels of local files do not fit into the limit.
+        UnreachableError: a store does not answer.
     """
+    far, memory = not isinstance(table.root, Path), memory or MemoryConfig()
+    if isinstance(table.root, Shards):
+        table.root.shelf.limit = limit
     hashes = content_keys(table)
-    key = hash_text(FORMAT, str(geometry), str(reading), *hashes)
-    shape = (len(table), *geometry.shape)
+    row_bytes = int(np.prod(geometry.shape)) * geometry.dtype.itemsize
+    streams = far and len(table) * row_bytes > limit
+    kept = max(0, int(KEPT_SHARE * limit) - len(table) * SCAN_BYTES) // row_bytes
+    count = min(len(table), kept) if streams else len(table)
+    key = hash_text(FORMAT, str(geometry), str(reading), *hashes, *([str(count)] if streams else []))
+    shape = (count, *geometry.shape)
 
     def build(folder: Path) -> None:
         with row_writer(folder / "pixels.npy", geometry.dtype, shape) as rows:
 
             def keep(row: int, image: PixelArray) -> None:
-                rows.write(row, geometry.apply(image))
+                pixels = geometry.apply(image)
+                if row < count:
+                    rows.write(row, pixels)
 
-            scan = scan_images(table, reading, on_image=keep, progress=progress)
+            slots = decoding_slots(memory.limit, largest, len(geometry.channels)) if far else None
+            scan = scan_images(table, reading, on_image=keep, progress=progress, workers=workers_for(table), decoding=slots)
         scan.save(folder / "scan.npz")
 
-    size = int(np.prod(shape)) * geometry.dtype.itemsize
+    size = count * row_bytes + (len(table) * SCAN_BYTES if streams else 0)
     folder = cached("pixels", key, build, size=size, limit=limit)
     scan = Scan.load(folder / "scan.npz")
     scan = replace(scan, facts=scan.facts.assign(image=list(table.images)))
+    if streams:
+        return Pixels(_streamed(table, reading, geometry, folder / "pixels.npy", count, scan, memory), np.arange(len(table)), key), scan
     array = np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
     return Pixels(array, np.arange(len(table)), key), scan
+
+
+def _streamed(
+    table: Table, reading: Reading, geometry: Geometry, kept: Path, count: int, scan: Scan, memory: MemoryConfig
+) -> StreamedArray:
+    """The first rows from a file, the others from where they are, those of shards in an order in which shards come one by one."""
+    sizes = (scan.facts["height"] * scan.facts["width"]).to_numpy()
+    decode = Decoder(reading, geometry, decoding_slots(memory.limit, int(sizes.max(initial=1)), len(geometry.channels)))
+    with kept.open("rb") as stream:
+        np.lib.format.read_magic(stream)
+        np.lib.format.read_array_header_1_0(stream)
+        start = stream.tell()
+    arrange: Arrange | None = None
+    if isinstance(table.root, Shards):
+        shards = table.root.shards_of(table)
+
+        def arrange(generator: np.random.Generator, rows: IntArray, places: IntArray) -> IntArray:
+            return windowed(generator, rows, shards[places], memory.window)
+
+    return StreamedArray(kept, start, count, table.samples, decode, memory.limit, arrange, Hold(kept.parent))
 
 
 @dataclass(frozen=True)
@@ -185,11 +257,18 @@ def glance(table: Table, reading: Reading) -> Glance:
     reading = reading if not names else replace(reading, channels=Channel.of(*names))
     colours, depth, sizes = [], 8, []
     border = _Border()
-    for row in rows:
+
+
+    def read(row: int) -> tuple[PixelArray, Facts] | None:
         try:
-            image, facts = reading.read(samples[row])
+            return reading.read(samples[row])
         except ImageReadError:
+            return None
+
+    for found in map(read, rows.tolist()) if isinstance(table.root, Path) else in_order(read, rows.tolist(), AT_ONCE):
+        if found is None:
             continue
+        image, facts = found
         colours.append(not reading.channels and _is_colourful(image))
         depth = max(depth, image.dtype.itemsize * 8)
         sizes.append((facts.height, facts.width))
@@ -227,7 +306,7 @@ def some_images(table: Table, reading: Reading, geometry: Geometry, most: int) -
         except ImageReadError:
             return None
 
-    found = [(row, image) for row, image in zip(rows.tolist(), in_order(read, rows.tolist()), strict=True) if image is not None]
+    found = [(row, image) for row, image in zip(rows.tolist(), in_order(read, rows.tolist(), workers_for(table)), strict=True) if image is not None]
     images = np.stack([image for _, image in found]) if found else np.zeros((0, *geometry.shape), dtype=geometry.dtype)
     return np.array([row for row, _ in found], dtype=np.int64), images
 

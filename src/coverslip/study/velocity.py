@@ -178,7 +178,7 @@ def gather(plan: VelocityPlan, progress: Progress = no_progress) -> tuple[Materi
     seen = glance(table, Reading.of(config.data))
     geometry, config, _ = choose_geometry(config, table, seen)
     reading = Reading.of(config.data)
-    pixels, scan = load_pixels(table, reading, geometry, config.cache.limit, progress)
+    pixels, scan = load_pixels(table, reading, geometry, config.cache.limit, progress, memory=config.memory)
     readable = np.flatnonzero((scan.facts["error"] == "").to_numpy()).astype(np.int64)
     if len(readable) < 2:
         raise InputError(f"of {len(table)} images only {len(readable)} can be read; `coverslip audit` says why")

@@ -18,7 +18,7 @@ from coverslip.config import AugmentConfig
 from coverslip.data.cache import cached
 from coverslip.data.store import Pixels
 from coverslip.data.transforms import augment
-from coverslip.network import SCORE_BATCH, Network
+from coverslip.network import CHUNKS_AHEAD, SCORE_BATCH, Network
 from coverslip.runtime import Progress, derived_seed, hash_text, no_progress
 from coverslip.structures import IntArray
 from coverslip.training.ranks import current
@@ -98,6 +98,7 @@ class FeatureStore:
 
     def _batches(self, rows: IntArray, view: int, first: int) -> Iterator[Tensor]:
         for start in range(first, min(first + PIECE, len(rows)), SCORE_BATCH):
+            self.pixels.expect(rows[start : start + CHUNKS_AHEAD * SCORE_BATCH])
             batch = self.network.batch(self.pixels.read(rows[start : start + SCORE_BATCH]))
             if view:
                 generator = torch.Generator().manual_seed(derived_seed("view", self.seed, view, start))

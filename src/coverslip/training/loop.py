@@ -42,6 +42,8 @@ FALLING = ("onecycle", "cosine", "step")
 """Schedules that end with a small learning rate."""
 SHOWN = ("images_per_second", "validation_accuracy", "validation_macro_f1")
 """What the progress bar shows beside the loss."""
+STEPS_AHEAD = 8
+"""Steps whose images are read ahead where they come from a store, if memory allows."""
 CHECKPOINT_SECONDS = 300.0
 ENOUGH = "start fewer, or make training.batch_size (images of all processes together) larger"
 SHORT_EPOCH_SECONDS = 5.0
@@ -137,7 +139,11 @@ class Learner:
         classifier = self.network.classifier
         self.weights_of_parts = [(classifier.backbone, training.backbone_rate), (classifier.head, 1.0)]
         self.stream = SampleStream(
-            self.rows, training.batch_size, training.seed, draw_shares(training.sampler, self.samples.targets[self.rows])
+            self.rows,
+            training.batch_size,
+            training.seed,
+            draw_shares(training.sampler, self.samples.targets[self.rows]),
+            self.samples.pixels.arranged,
         )
         self.loss = build_loss(training, self.class_weights, self.network.device, several=self.samples.several)
         self.plateau = Plateau()
@@ -199,9 +205,19 @@ class Learner:
         rows, seed = self.stream.batch(step), derived_seed("augment", self.config.training.seed, step)
         pixels, targets = self.samples.pixels, self.samples.targets[rows]
         if self.ranks.size == 1:
-            return make_batch(self.network, pixels.read(rows), targets, self.config.augment, seed)
-        own = self.ranks.part(len(rows))
-        return make_share(self.network, lambda chosen: pixels.read(rows[chosen]), targets, self.config.augment, seed, own)
+            made = make_batch(self.network, pixels.read(rows), targets, self.config.augment, seed)
+        else:
+            own = self.ranks.part(len(rows))
+            made = make_share(self.network, lambda chosen: pixels.read(rows[chosen]), targets, self.config.augment, seed, own)
+        self._expect(step)
+        return made
+
+    def _expect(self, step: int) -> None:
+        """Let the images of the next steps be read ahead, where they come from a store."""
+        ahead = min(STEPS_AHEAD, self.samples.pixels.ahead // self.stream.batch_size)
+        if ahead:
+            coming = [self.stream.batch(step + number) for number in range(1, ahead + 1)]
+            self.samples.pixels.expect(np.concatenate([rows[self.ranks.part(len(rows))] for rows in coming]))
 
     def _set_up(self, optimizer: Any) -> tuple[Any, Any]:
         """The network and an optimizer as the engine drives them; the network is set up once, for it then hears of its gradients."""

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from coverslip.runtime import derived_seed
 from coverslip.structures import FloatArray, IntArray
 
 
+Arrange = Callable[[np.random.Generator, IntArray], IntArray]
+
+
 class SampleStream:
     """Batches of an endless stream in which every sample comes once before any comes again.
 
-    With shares, samples are drawn with replacement instead, each as often as its share says. Batch `step` depends on the seed
+    `arrange` may bring the order of a pass into one that the source of the samples can be read in. With shares, samples are drawn with replacement instead, each as often as its share says. Batch `step` depends on the seed
     and the step only: a resumed run sees what an unbroken one sees.
     """
 
-    def __init__(self, rows: IntArray, batch_size: int, seed: int, shares: FloatArray | None = None) -> None:
+    def __init__(
+        self, rows: IntArray, batch_size: int, seed: int, shares: FloatArray | None = None, arrange: Arrange | None = None
+    ) -> None:
         self.rows = rows
         self.batch_size = min(batch_size, len(rows))
         self.seed = seed
         self.shares = shares
+        self.arrange = arrange
         self._orders: dict[int, IntArray] = {}
 
     def batch(self, step: int) -> IntArray:
@@ -39,7 +47,7 @@ class SampleStream:
             generator = np.random.default_rng(derived_seed("order", self.seed, number))
             self._orders = {key: order for key, order in self._orders.items() if key >= number - 1}
             drawn = generator.permutation(self.rows) if self.shares is None else generator.choice(self.rows, len(self.rows), p=self.shares)
-            self._orders[number] = drawn
+            self._orders[number] = drawn if self.arrange is None else self.arrange(generator, drawn)
         return self._orders[number]
 
 
