@@ -19,6 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Literal
 from urllib.parse import parse_qs, unquote, urlsplit
+from xml.etree import ElementTree
 
 Fault = Literal["", "close", "cut", "500", "503", "403", "slow", "hang"]
 """`close` before an answer; `cut` in the middle of the body; a status; a body at one byte a second; silence."""
@@ -183,12 +184,11 @@ class Handler(BaseHTTPRequestHandler):
             etag = tag(self.store.folder / self.key)
             text = f"<CompleteMultipartUploadResult><ETag>&quot;{etag}&quot;</ETag></CompleteMultipartUploadResult>"
             return self._send(200, text.encode())
-        from xml.etree import ElementTree  # deletion of several objects
-
-        for element in ElementTree.fromstring(self.body).iter():
-            if element.tag.endswith("Key"):
-                (self.store.folder / self.key / (element.text or "")).unlink(missing_ok=True)
-        return self._send(200, b"<DeleteResult></DeleteResult>")
+        keys = [element.text or "" for element in ElementTree.fromstring(self.body).iter() if element.tag.endswith("Key")]
+        for key in keys:
+            (self.store.folder / self.key / key).unlink(missing_ok=True)
+        deleted = "".join(f"<Deleted><Key>{xml.escape(key)}</Key></Deleted>" for key in keys)
+        return self._send(200, f"<DeleteResult>{deleted}</DeleteResult>".encode())
 
     def _delete(self) -> None:
         (self.store.folder / self.key).unlink(missing_ok=True)

@@ -71,7 +71,9 @@ def prepare(config: RunConfig, progress: Progress = no_progress) -> Prepared:
     seen = glance(table, Reading.of(config.data))
     geometry, config, notes = choose_geometry(config, table, seen)
     reading = Reading.of(config.data)
-    pixels, scan = load_pixels(table, reading, geometry, config.cache.limit, progress, memory=config.memory, largest=seen.height * seen.width)
+    pixels, scan = load_pixels(
+        table, reading, geometry, config.cache.limit, progress, memory=config.memory, largest=seen.height * seen.width
+    )
     readable = np.flatnonzero((scan.facts["error"] == "").to_numpy())
     table, scan, bad = usable_rows(table, scan, config.data.on_bad_image)
     table = replace(table, channels=reading.channels or Channel.of(*geometry.channels))

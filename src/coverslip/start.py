@@ -10,14 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from coverslip.config import AugmentConfig, ModelConfig, RunConfig, load_config, merge_layers, parse_overrides, read_toml
+from coverslip.config import AugmentConfig, DataConfig, ModelConfig, RunConfig, load_config, merge_layers, parse_overrides, read_toml
 from coverslip.data.audit import Audit, audit
 from coverslip.data.decoding import PixelArray
+from coverslip.data.files import is_folder
 from coverslip.data.pixels import GREY, WHOLE, Geometry, Normalisation, dataset_percentiles
 from coverslip.data.reading import Reading
 from coverslip.data.scan import scan_images
+from coverslip.data.sharding import BYTES, named_channels, plan_shards, write_shards
+from coverslip.data.shards import TAR
 from coverslip.data.sources import load_table
 from coverslip.data.store import Glance, glance, some_images
+from coverslip.data.webdataset import find_shards
 from coverslip.errors import ConfigError, InputError
 from coverslip.experiment import run
 from coverslip.models.backbones import native_size
@@ -28,7 +32,7 @@ from coverslip.models.weights import local_weights
 from coverslip.network import SCORE_BATCH, Network
 from coverslip.record import RUN_ENDS
 from coverslip.runtime import Progress, no_progress
-from coverslip.storage import is_url, local_copy, output, place
+from coverslip.storage import exists, is_url, local_copy, output, place
 from coverslip.structures import Channel, FloatArray, RunResult, Table
 from coverslip.training.choice import CANDIDATES, FEW_IMAGES, Sight, choose_recipe
 from coverslip.training.recipes import load_recipe
@@ -160,7 +164,10 @@ def data_layer(data: str) -> dict[str, Any]:
         ConfigError: a TOML file without `data.path`.
     """
     if not data.endswith(".toml"):
-        return {"data": {"path": data}}
+        where = place(data)
+        shards = find_shards(where, DataConfig()) if exists(where) and (is_folder(where) or where.suffix == TAR) else None
+        channels = {} if shards is None or not shards.channels else {"channels": named_channels(shards.channels)}
+        return {"data": {"path": data, **channels}}
     with local_copy(place(data)) as file:
         layer = read_toml(file)
     path = layer.get("data", {}).get("path")
@@ -287,3 +294,31 @@ def audit_data(data: str, settings: Sequence[str], progress: Progress = no_progr
     if height is None:
         height, width = native_size(config.model)
     return audit(table, scan, fit=config.pixels.fit, height=height, width=width, bad=bad, reading=reading)
+
+
+def shard_data(
+    data: str, destination: str, *, settings: Sequence[str] = (), size: int = BYTES, seed: int | None = 0, workers: int | None = None,
+    progress: Progress = no_progress,
+) -> tuple[int, int]:  # fmt: skip
+    """Write the images of a data set as shards: what `coverslip shard` does.
+
+    Args:
+        data: folder of class folders, table, TOML file, or the URL of one.
+        destination: folder or URL; what a run that was stopped left there is kept.
+        settings: texts `data.key=value` and `split.key=value`.
+        size: bytes of a shard that are aimed at.
+        seed: of the order of the samples; None keeps that of the data.
+        workers: shards that are written at the same time.
+        progress: told about each shard.
+
+    Returns:
+        Shards in all, and how many of them were written here.
+
+    Raises:
+        CoverslipError: see `coverslip.errors`; every class there says when.
+    """
+    config = load_config(data_layer(data), parse_overrides(settings))
+    table = load_table(config.data, config.split)
+    channels = Reading.of(config.data).channels if table.files is not None and len(table.files[0]) > 1 else ()
+    plan = plan_shards(table, channels, place(destination), size=size, seed=seed)
+    return len(plan.shards), write_shards(plan, workers=workers, progress=progress)

@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
@@ -375,14 +375,14 @@ def stats(urls: Sequence[URL]) -> dict[URL, Stat | None]:
         if len(own) < SEVERAL or folder.parts[0] in ("http", "https"):
             single += own
             continue
-        names = _recent_listing(folder)
+        names = files_in(folder)
         found |= {url: names.get(url.name) for url in own}
     with ThreadPoolExecutor(AT_ONCE) as pool:
         found |= dict(zip(single, pool.map(stat, single), strict=True))
     return found
 
 
-def _recent_listing(folder: URL) -> dict[str, Stat]:
+def files_in(folder: URL) -> dict[str, Stat]:
     """The objects of a folder, not those below it; asked for again after a minute."""
     obstore = require("obstore", "cloud")
     with _listing_lock:
@@ -463,6 +463,17 @@ def write(where: Place, data: bytes) -> None:
             return
         with writing(where) as temporary:
             shutil.copyfile(file, temporary)
+
+
+def delete(where: Place) -> None:
+    """Remove a file or an object, if it is there."""
+    if isinstance(where, Path):
+        where.unlink(missing_ok=True)
+        return
+    obstore = require("obstore", "cloud")
+    with suppress(MissingInputError), _told(where, "cannot be removed"):
+        store, key = _store(where)
+        obstore.delete(store, key)
 
 
 @contextmanager

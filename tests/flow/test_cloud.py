@@ -120,3 +120,85 @@ def test_a_store_that_fails_in_the_middle_is_an_error_that_names_the_object(
     assert told.status == 2
     assert "s3://bucket/images/17.png cannot be read" in told.err
     assert "503" in told.err
+
+
+LARGE = ("-s", "pixels.height=96", "-s", "pixels.width=96")
+SMALL = ("-s", "cache.limit=500000", "-s", "memory.limit=2000000", "-s", "memory.window=24")
+"""Of 60 images of 9,216 bytes with 1,600 for what is known of each, 16 stay."""
+
+
+def test_shards_train_judge_and_predict_from_a_bucket(cli: Cli, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COVERSLIP_CACHE", str(tmp_path / "cache"))
+    shards, data = "s3://bucket/shards", ("-s", "data.image=images/{Id}.png", "-s", "data.labels=kind", "-s", "split.preset=part")
+    told = cli("shard", f"{bucket.url}/train.csv", shards, *data, "--size", 60_000, "--no-shuffle")
+    assert told.status == 0, told.err
+    assert "shards were written and read back; the others were there" in told.err
+    told = cli("shard", f"{bucket.url}/train.csv", shards, *data, "--size", 60_000, "--no-shuffle")
+    assert told.err.startswith("0 of"), told.err
+
+    numbers = {}
+    for name, where, extra in (("local", bucket.local / "train.csv", BY_PATTERN), ("whole", shards, ()), ("streamed", shards, SMALL)):
+        told = cli("train", where, "--recipe", "quick", *TINY, *LARGE, *extra, "--out", tmp_path / name)
+        assert told.status == 0, told.err
+        numbers[name] = json.loads((tmp_path / name / "metrics.json").read_text())["test"]
+        assert ("16 of 60 images fit into cache.limit" in told.err) == (name == "streamed")
+    assert numbers["whole"] == numbers["local"]
+    assert numbers["streamed"]["n"] == numbers["local"]["n"]
+
+    told = cli("evaluate", tmp_path / "whole", shards, "--out", tmp_path / "judged")
+    assert told.status == 0, told.err
+    assert "images are among those that the model learned from" in told.err
+    for where, out in ((shards, "shards.csv"), (bucket.local / "images", "local.csv")):
+        assert cli("predict", tmp_path / "whole", where, "--out", tmp_path / out).status == 0
+    scores = [sorted(line.split(",", 1)[1] for line in (tmp_path / out).read_text().splitlines()) for out in ("shards.csv", "local.csv")]
+    assert scores[0] == scores[1]
+
+
+def test_images_streamed_from_a_bucket_give_the_numbers_of_local_ones_also_after_a_break(
+    cli: Cli, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with object_server(bucket.local.parent) as (address, _):
+        monkeypatch.setenv(ENDPOINT, address)
+        hold_streamed_against_local(cli, bucket.local / "train.csv", f"s3://{bucket.local.name}/train.csv", tmp_path, monkeypatch)
+
+
+def hold_streamed_against_local(cli: Cli, near: Path, far: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from coverslip.data.store import Pixels
+    from coverslip.data.streaming import StreamedArray
+    from coverslip.training import loop
+
+    monkeypatch.setenv("COVERSLIP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(loop, "SHORT_EPOCH_SECONDS", 0.0)
+    seen: list[list[int]] = []
+    read, learn, left = Pixels.read, loop.Learner._learn, [10**9]
+
+    def noted(self: Pixels, rows: object) -> object:
+        assert isinstance(self.array, StreamedArray) == streamed
+        seen.append(rows.tolist())  # type: ignore[attr-defined]
+        return read(self, rows)  # type: ignore[arg-type]
+
+    def broken(self: loop.Learner, *arguments: object) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+        learn(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop.Learner, "_learn", broken)
+    monkeypatch.setattr(Pixels, "read", noted)
+    train = ("--recipe", "quick", *TINY, *LARGE, *BY_PATTERN, "-s", "training.epochs=2")
+    streamed = False
+    assert cli("train", near, *train, "--out", tmp_path / "local").status == 0
+    local, seen[:] = seen.copy(), []
+    streamed = True
+    assert cli("train", far, *train, *SMALL, "--out", tmp_path / "streamed").status == 0
+    assert seen == local
+    seen.clear()
+    steps = 2 + 6  # the trial, and one and a half epochs
+    left[0] = steps
+    assert cli("train", far, *train, *SMALL, "--out", tmp_path / "broken").status == 130
+    left[0], before = 10**9, len(seen)
+    assert cli("train", far, *train, *SMALL, "--out", tmp_path / "broken", "--resume").status == 0
+    assert seen[before + 1 :] == local[before - 1 :]  # but for the trial, what the unbroken run read from there on
+    metrics = [json.loads((tmp_path / name / "metrics.json").read_text())["test"] for name in ("local", "streamed", "broken")]
+    assert metrics[0] == metrics[1] == metrics[2]

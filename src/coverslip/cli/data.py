@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this group."""
     app.command()(audit)
     app.command()(simulate)
+    app.command()(shard)
 
 
 def audit(
@@ -102,3 +103,24 @@ def simulate(
         folder = write_simulation(kind, destination, images=images, seed=seed, progress=progress)
     err.print("these images are simulations, not data")
     out.print(str(folder), markup=False)
+
+
+def shard(
+    data: Annotated[str, typer.Argument(help="Folder of class folders, CSV or Parquet table, TOML file, or the URL of one.")],
+    destination: Annotated[str, typer.Argument(help="A new folder or URL; with shards of the same data it is completed.")],
+    settings: Annotated[list[str] | None, typer.Option("-s", "--set", metavar="KEY=VALUE", help="data.* and split.* keys.")] = None,
+    size: Annotated[int, typer.Option(help="Bytes of a shard that are aimed at.", min=10_000)] = 64_000_000,
+    seed: Annotated[int, typer.Option(help="Of the order in which the samples lie.", min=0)] = 0,
+    shuffle: Annotated[bool, typer.Option("--shuffle/--no-shuffle", help="Mix the samples, or keep the order of the data.")] = True,
+    workers: Annotated[int | None, typer.Option(help="Shards that are written at the same time.", min=1)] = None,
+    endpoint: Endpoint = None,
+) -> None:
+    """Write images as shards: few large tar files with an index, for training from a bucket and for exchange."""
+    from coverslip.start import shard_data
+
+    with progress_bar() as progress:
+        total, written = shard_data(
+            data, destination, settings=settings or [], size=size, seed=seed if shuffle else None, workers=workers, progress=progress
+        )
+    err.print(f"{written} of {total} shards were written and read back; the others were there", markup=False)
+    out.print(destination, markup=False)

@@ -76,7 +76,7 @@ def _walk(folder: Path, prefix: str, above: frozenset[str]) -> Iterator[str]:
 
 def is_folder(where: Place) -> bool:
     """Whether it is a folder; a URL is one unless it ends as a table or an image does."""
-    return where.is_dir() if isinstance(where, Path) else not (where.suffix.lower() in TABLE_SUFFIXES or _is_image(where.name))
+    return where.is_dir() if isinstance(where, Path) else not (where.suffix.lower() in TABLE_SUFFIXES | {".tar"} or _is_image(where.name))
 
 
 def folders_in(root: Place, inside: str, names: Sequence[str]) -> list[str]:

@@ -8,7 +8,9 @@ from pathlib import Path
 from coverslip.config import DataConfig
 from coverslip.data.files import TABLE_SUFFIXES, existing_path, files_below, is_folder, read_columns, suffixes
 from coverslip.data.patterns import Pattern
+from coverslip.data.shards import TAR
 from coverslip.data.sources import file_pattern, table_files
+from coverslip.data.webdataset import find_shards
 from coverslip.errors import InputError
 from coverslip.storage import is_url, place
 from coverslip.structures import File
@@ -47,6 +49,10 @@ def _expanded(text: str | Path, config: DataConfig, pattern: Pattern | None) -> 
         if any(Path(file).is_file() for file in files):
             return [(tuple(map(Path, files)), str(text))]
     path = existing_path(text)
+    shards = find_shards(path, config) if is_folder(path) or path.suffix == TAR else None
+    if shards:
+        rows = zip(shards.rows["image"].astype(str), shards.rows["files"], strict=True)
+        return [(tuple(shards[str(file)] for file in files), name) for name, files in rows]
     if is_folder(path):
         images = files_below(path)[0]
         samples, others = by_channel.gather(images) if by_channel is not None else ([], images)

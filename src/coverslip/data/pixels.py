@@ -230,9 +230,7 @@ def image_percentiles(values: Tensor, percentiles: tuple[float, float]) -> tuple
     return low, torch.where(high > low, high, low + 1 + low.abs())
 
 
-def dataset_percentiles(
-    array: Any, rows: npt.NDArray[np.int64], percentiles: tuple[float, float]
-) -> tuple[list[float], list[float]]:
+def dataset_percentiles(array: Any, rows: npt.NDArray[np.int64], percentiles: tuple[float, float]) -> tuple[list[float], list[float]]:
     """Two percentiles of each channel over at most 500 of the rows, and 16,384 pixels of each, evenly spaced; never equal.
 
     Args:

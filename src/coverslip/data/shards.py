@@ -28,7 +28,7 @@ from coverslip.storage import URL, Place, download, local_copy, read
 from coverslip.structures import Channel, IntArray, Table
 
 FORMAT, KIND = 1, "coverslip shards"
-INDEX, ROWS = "index.json", "rows.parquet"
+INDEX, ROWS, PLAN, TAR = "index.json", "rows.parquet", "plan.json", ".tar"
 WHOLE_FROM = 4
 """How many pieces of a shard in a store are asked for one by one before it is copied into the cache whole."""
 
@@ -201,13 +201,10 @@ class Shards:
         return np.array([self._places[names[0]][0] for names in table.names], dtype=np.int64)
 
 
-def is_shards(folder: Place) -> bool:
-    """Whether a folder holds shards, or tar files that may be."""
-    return (folder / INDEX).is_file() and KIND in _text(folder / INDEX)
-
-
-def _text(file: Place) -> str:
-    return file.read_bytes()[:1000].decode("utf-8", "replace")
+def has_index(folder: Place) -> bool:
+    """Whether a folder holds shards of ours."""
+    file = folder / INDEX
+    return file.is_file() and KIND in file.read_bytes()[:1000].decode("utf-8", "replace")
 
 
 def open_shards(folder: Place) -> Shards:

@@ -16,9 +16,11 @@ from coverslip.data.files import TABLE_SUFFIXES, column_of, existing_path, files
 from coverslip.data.labels import LabelSet, separator_note, several_labels, single_labels
 from coverslip.data.patterns import Pattern, is_pattern, missing_files
 from coverslip.data.reading import stated_channels
+from coverslip.data.shards import TAR, Shards
+from coverslip.data.webdataset import find_shards
 from coverslip.errors import ConfigError, InputError, MissingInputError, did_you_mean
 from coverslip.storage import Place, stats
-from coverslip.structures import StrArray, Table, natural_key, natural_order
+from coverslip.structures import StrArray, Table, Task, natural_key, natural_order
 
 PART_NAMES = {
     "train": "train",
@@ -43,7 +45,7 @@ class _Rows:
     where `images` does not name its only one.
     """
 
-    root: Place
+    root: Place | Shards
     images: list[str]
     labels: list[str]
     files: list[tuple[str, ...]] | None = None
@@ -72,8 +74,9 @@ def load_table(config: DataConfig, split: SplitConfig, *, known_classes: Sequenc
     """
     path = existing_path(config.path or "")
     folder = is_folder(path)
-    rows = _read_folder(path, config) if folder else _read_table(path, config, split)
-    if folder and split.preset is not None:
+    shards = find_shards(path, config) if folder or path.suffix == TAR else None
+    rows = shard_rows(shards, split) if shards else _read_folder(path, config) if folder else _read_table(path, config, split)
+    if folder and not shards and split.preset is not None:
         raise InputError(f"split.preset = {split.preset!r} names a column, but {path} is a folder; name folders train, validation and test")
     if rows.sets is None:
         labels = single_labels(rows.labels, config, known_classes, folder=rows.root)
@@ -91,6 +94,27 @@ def load_table(config: DataConfig, split: SplitConfig, *, known_classes: Sequenc
         preset=None if preset is None else np.array(preset, dtype=np.str_)[kept],
         ignored=rows.ignored,
         notes=(*rows.notes, *labels.notes),
+    )
+
+
+def shard_rows(shards: Shards, split: SplitConfig) -> _Rows:
+    """The samples of a set of shards, in the order in which they lie there."""
+    rows = shards.rows
+    sets = [tuple(map(str, labels)) for labels in rows["labels"]]
+    parts, groups = rows["part"].astype(str).tolist(), rows["group"].astype(str).tolist()
+    several = shards.described.get("task") == Task.MULTILABEL
+    columns = {} if not any(groups) else dict.fromkeys(["group", *([split.group] if split.group else [])], groups)
+    if not several and not all(len(own) == 1 for own in sets):
+        bare = rows["image"].astype(str)[[len(own) != 1 for own in sets]].tolist()
+        raise InputError(f"{len(bare)} samples of the shards have no label, or several: {some(bare)}; expected one each")
+    return _Rows(
+        root=shards,
+        images=rows["image"].astype(str).tolist(),
+        labels=["|".join(own) for own in sets],
+        files=[tuple(map(str, files)) for files in rows["files"]],
+        sets=sets if several else None,
+        preset=[PART_NAMES[part.casefold()] for part in parts] if all(parts) else None,
+        columns=columns,
     )
 
 

@@ -117,8 +117,13 @@ class FilePixels(Pixels):
 
 
 def load_pixels(
-    table: Table, reading: Reading, geometry: Geometry, limit: int, progress: Progress = no_progress,
-    memory: MemoryConfig | None = None, largest: int = 4_000_000,
+    table: Table,
+    reading: Reading,
+    geometry: Geometry,
+    limit: int,
+    progress: Progress = no_progress,
+    memory: MemoryConfig | None = None,
+    largest: int = 4_000_000,
 ) -> tuple[Pixels, Scan]:
     """Decode every image of a table once, or find that it was done before.
 
@@ -258,7 +263,6 @@ def glance(table: Table, reading: Reading) -> Glance:
     colours, depth, sizes = [], 8, []
     border = _Border()
 
-
     def read(row: int) -> tuple[PixelArray, Facts] | None:
         try:
             return reading.read(samples[row])
@@ -306,7 +310,11 @@ def some_images(table: Table, reading: Reading, geometry: Geometry, most: int) -
         except ImageReadError:
             return None
 
-    found = [(row, image) for row, image in zip(rows.tolist(), in_order(read, rows.tolist(), workers_for(table)), strict=True) if image is not None]
+    found = [
+        (row, image)
+        for row, image in zip(rows.tolist(), in_order(read, rows.tolist(), workers_for(table)), strict=True)
+        if image is not None
+    ]
     images = np.stack([image for _, image in found]) if found else np.zeros((0, *geometry.shape), dtype=geometry.dtype)
     return np.array([row for row, _ in found], dtype=np.int64), images
 

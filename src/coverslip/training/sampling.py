@@ -9,15 +9,15 @@ import numpy as np
 from coverslip.runtime import derived_seed
 from coverslip.structures import FloatArray, IntArray
 
-
 Arrange = Callable[[np.random.Generator, IntArray], IntArray]
 
 
 class SampleStream:
     """Batches of an endless stream in which every sample comes once before any comes again.
 
-    `arrange` may bring the order of a pass into one that the source of the samples can be read in. With shares, samples are drawn with replacement instead, each as often as its share says. Batch `step` depends on the seed
-    and the step only: a resumed run sees what an unbroken one sees.
+    With shares, samples are drawn with replacement instead, each as often as its share says. Batch `step` depends on the seed
+    and the step only: a resumed run sees what an unbroken one sees. `arrange` may bring the order of a pass into one in which the
+    source of the samples can be read.
     """
 
     def __init__(

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from object_server import Store, object_server
 from PIL import Image
 
 from coverslip.config import MemoryConfig
@@ -22,6 +21,7 @@ from coverslip.errors import BadImagesError, UnreachableError
 from coverslip.network import chunks
 from coverslip.storage import ENDPOINT, PATIENCE, TIMEOUT, URL
 from coverslip.structures import Table, Task
+from object_server import Store, object_server
 
 IMAGES, SIDE = 40, 16
 GEOMETRY = Geometry(SIDE, SIDE, "squash", GREY, 8)
