@@ -23,12 +23,14 @@ from coverslip.config import DataConfig, load_config
 from coverslip.data.decoding import ImageReadError, PixelArray
 from coverslip.data.inputs import list_samples
 from coverslip.data.sources import load_table
+from coverslip.data.streaming import Decoder
 from coverslip.errors import BadImagesError, InputError, UnreachableError
 from coverslip.evaluation.frames import predictions_frame
 from coverslip.inference import Runtime, RuntimeName, Runtimes
 from coverslip.models.hardware import keeping_memory
 from coverslip.network import SCORE_BATCH
 from coverslip.runtime import Progress, cpu_count, no_progress, writing
+from coverslip.storage import AT_ONCE
 from coverslip.structures import File, FloatArray, Predictions, Table, Task
 
 ImageInput = str | Path | npt.NDArray[Any]
@@ -171,19 +173,26 @@ class Model:
 
     def _pixels(self, inputs: Sequence[Sample]) -> Iterator[PixelArray | str]:
         """Stored pixels of each input in order, or the reason why there are none; at most a few batches ahead."""
-        with ThreadPoolExecutor(cpu_count()) as pool:
+        first = inputs[0] if len(inputs) else ()
+        far = isinstance(first, tuple) and any(not isinstance(file, Path) for file in first)
+        decode = Decoder(self.bundle.reading, self.bundle.network.geometry, cpu_count()) if far else None
+
+        def read(item: Sample) -> PixelArray | str:
+            return self._read(item, decode)
+
+        with ThreadPoolExecutor(AT_ONCE if far else cpu_count()) as pool:
             waiting: deque[Future[PixelArray | str]] = deque()
             todo = iter(inputs)
             for item in islice(todo, 3 * SCORE_BATCH):
-                waiting.append(pool.submit(self._read, item))
+                waiting.append(pool.submit(read, item))
             while waiting:
                 yield waiting.popleft().result()
                 for item in islice(todo, 1):
-                    waiting.append(pool.submit(self._read, item))
+                    waiting.append(pool.submit(read, item))
 
-    def _read(self, item: Sample) -> PixelArray | str:
+    def _read(self, item: Sample, decode: Decoder | None = None) -> PixelArray | str:
         try:
-            return self.read(item)
+            return self.read(item) if decode is None or isinstance(item, np.ndarray) else decode(item)
         except ImageReadError as error:
             return str(error)
         except UnreachableError:

@@ -17,17 +17,18 @@ import numpy as np
 from coverslip.config import MemoryConfig
 from coverslip.data.cache import Hold, cached
 from coverslip.data.decoding import ImageReadError, PixelArray
+from coverslip.data.images import Fetched
 from coverslip.data.pixels import WHOLE, Geometry
-from coverslip.data.reading import Facts, Reading
+from coverslip.data.reading import Reading
 from coverslip.data.scan import Scan, content_keys, in_order, scan_images, workers_for
 from coverslip.data.shards import Shards
 from coverslip.data.streaming import Arrange, Decoder, StreamedArray, decoding_slots, expect, windowed
-from coverslip.runtime import Progress, hash_text, no_progress
-from coverslip.storage import AT_ONCE
+from coverslip.runtime import Progress, cpu_count, hash_text, no_progress
 from coverslip.structures import Channel, File, IntArray, Table
 
 FORMAT = "3"
 PEEK = 96
+FETCHED_AHEAD = 4
 KEPT_SHARE = 0.5
 """Share of the cache's limit that the pixels of images which do not all fit may take; shards and features take the rest."""
 SCAN_BYTES = 1600
@@ -263,16 +264,11 @@ def glance(table: Table, reading: Reading) -> Glance:
     colours, depth, sizes = [], 8, []
     border = _Border()
 
-    def read(row: int) -> tuple[PixelArray, Facts] | None:
+    for files in _fetched([samples[row] for row in rows], reading):
         try:
-            return reading.read(samples[row])
+            image, facts = reading.read(files)
         except ImageReadError:
-            return None
-
-    for found in map(read, rows.tolist()) if isinstance(table.root, Path) else in_order(read, rows.tolist(), AT_ONCE):
-        if found is None:
             continue
-        image, facts = found
         colours.append(not reading.channels and _is_colourful(image))
         depth = max(depth, image.dtype.itemsize * 8)
         sizes.append((facts.height, facts.width))
@@ -280,6 +276,19 @@ def glance(table: Table, reading: Reading) -> Glance:
     height, width = np.median(np.array(sizes or [(0, 0)]), axis=0)
     colour: Literal["none", "some", "all"] = "none" if not any(colours) else "all" if all(colours) else "some"
     return Glance(colour, names, depth, len(set(sizes)) == 1, int(height), int(width), border.box())
+
+
+def _fetched(samples: Sequence[tuple[File, ...]], reading: Reading) -> Iterator[tuple[File, ...]]:
+    """The files of samples in order, those of a store with their bytes, of which few are fetched ahead; without those that fail."""
+
+    def fetch(files: tuple[File, ...]) -> tuple[File, ...]:
+        try:
+            return tuple(file if isinstance(file, Path) else Fetched(file, reading.max_pixels) for file in files)
+        except ImageReadError:
+            return ()
+
+    far = any(not isinstance(file, Path) for files in samples for file in files)
+    return filter(None, in_order(fetch, samples, FETCHED_AHEAD) if far else iter(samples))
 
 
 def _is_colourful(image: PixelArray) -> bool:
@@ -304,9 +313,11 @@ def some_images(table: Table, reading: Reading, geometry: Geometry, most: int) -
         rank[members] = np.arange(len(members))
     rows = order[np.argsort(rank[order], kind="stable")][:most]
 
+    decode = Decoder(reading, geometry, cpu_count()) if workers_for(table) else None
+
     def read(row: int) -> PixelArray | None:
         try:
-            return geometry.apply(reading.read(samples[row])[0])
+            return geometry.apply(reading.read(samples[row])[0]) if decode is None else decode(samples[row])
         except ImageReadError:
             return None
 

@@ -1,0 +1,284 @@
+"""Loading images for training: ours from a folder, from shards on disk and from shards in an S3 store, against the usual loaders.
+
+Everything gives the same: batches of 32 as uint8 (32, 224, 224, 1), every image once an epoch, in random order. The usual ones are
+torchvision's ImageFolder, WebDataset (on the tar files that we write) and litdata (the files' bytes as they are), each in a
+DataLoader with two workers; they decode with Pillow and resize with torchvision, antialiased. Each measurement is a process of its
+own, with an empty cache; nothing else should run meanwhile. Ours looks at every image (hashes, duplicates, statistics) before the
+first batch, and that is counted.
+
+    python benchmarks/loading.py --data ../shared/data/charts --images 1200 --epochs 3
+    python benchmarks/loading.py --simulate 20000
+
+Packages of peers that cannot be installed beside the others may lie in the folder COVERSLIP_BENCH_PEERS. Writes
+benchmarks/results/loading-<machine>.csv: images/s in the first epoch and after it, seconds to the first batch, peak memory (MB,
+what processes share counted once).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+SIZE, BATCH, WORKERS = 224, 32, 2
+RESULTS = Path(__file__).parent / "results"
+SERVER = Path(__file__).parent.parent / "tests" / "object_server.py"
+Epochs = Iterator[Iterator[Any]]
+"""Epochs of batches, uint8 (n, 224, 224, 1)."""
+
+
+# Ours -----------------------------------------------------------------------------------------------------------------
+
+
+def ours(data: str, epochs: int) -> Epochs:
+    """The way of `coverslip train` to its batches."""
+    import numpy as np
+
+    from coverslip.config import DataConfig, SplitConfig
+    from coverslip.data.pixels import GREY, Geometry
+    from coverslip.data.reading import Reading
+    from coverslip.data.sources import load_table
+    from coverslip.data.store import load_pixels
+    from coverslip.training.sampling import SampleStream
+
+    table = load_table(DataConfig(path=data), SplitConfig())
+    pixels, _ = load_pixels(table, Reading(), Geometry(SIZE, SIZE, "squash", GREY, 8), limit=20_000_000_000)
+    stream = SampleStream(np.arange(len(table)), BATCH, 0)
+    steps = len(table) // BATCH
+    for epoch in range(epochs):
+        yield (pixels.read(stream.batch(step)) for step in range(epoch * steps, (epoch + 1) * steps))
+
+
+# Peers ----------------------------------------------------------------------------------------------------------------
+
+
+def to_pixels(image: Any) -> Any:
+    """A PIL image as uint8 (224, 224, 1), as transforms of torchvision make it."""
+    from torchvision.transforms.v2.functional import pil_to_tensor, resize
+
+    return resize(pil_to_tensor(image.convert("L")), [SIZE, SIZE], antialias=True).permute(1, 2, 0)
+
+
+def image_folder(data: str, epochs: int) -> Epochs:
+    """torchvision's ImageFolder and PyTorch's DataLoader."""
+    from torch.utils.data import DataLoader
+    from torchvision.datasets import ImageFolder
+
+    loader = DataLoader(
+        ImageFolder(data, transform=to_pixels), batch_size=BATCH, shuffle=True, num_workers=WORKERS, persistent_workers=True
+    )
+    for _ in range(epochs):
+        yield (images for images, _ in loader)
+
+
+def web_dataset(data: str, epochs: int) -> Epochs:
+    """WebDataset on our tar files, split over the workers, mixed in a buffer of 1,000 samples."""
+    import webdataset
+    from torch.utils.data import DataLoader
+
+    tars = sorted(map(str, Path(data).glob("*.tar")))
+    dataset = webdataset.WebDataset(tars, shardshuffle=len(tars), seed=0).shuffle(1000).decode("pil").to_tuple("png", "cls")
+    dataset = dataset.map_tuple(to_pixels, lambda label: label)
+    loader = DataLoader(dataset.batched(BATCH), batch_size=None, num_workers=min(WORKERS, len(tars)), persistent_workers=True)
+    for _ in range(epochs):
+        yield (images for images, _ in loader)
+
+
+def decode_bytes(sample: dict[str, Any]) -> Any:
+    """What litdata gives back, as pixels."""
+    import io
+
+    from PIL import Image
+
+    return to_pixels(Image.open(io.BytesIO(sample["image"])))
+
+
+def lit_data(data: str, epochs: int) -> Epochs:
+    """litdata's StreamingDataset on the files' bytes, and its StreamingDataLoader."""
+    import litdata
+
+    class Decoded(litdata.StreamingDataset):  # type: ignore[misc]
+        def __getitem__(self, index: Any) -> Any:
+            return decode_bytes(super().__getitem__(index))
+
+    loader = litdata.StreamingDataLoader(Decoded(data, shuffle=True, drop_last=False), batch_size=BATCH, num_workers=WORKERS)
+    for _ in range(epochs):
+        yield iter(loader)
+
+
+def write_litdata(folder: Path, destination: Path) -> None:
+    """The files of a folder as litdata's chunks."""
+    import litdata
+
+    files = sorted(map(str, folder.rglob("*.png")))
+    litdata.optimize(fn=read_sample, inputs=files, output_dir=str(destination), chunk_bytes="64MB", num_workers=1)
+
+
+def read_sample(file: str) -> dict[str, Any]:
+    """One sample of litdata."""
+    return {"image": Path(file).read_bytes(), "label": Path(file).parent.name}
+
+
+LOADERS: dict[str, tuple[Callable[[str, int], Epochs], str]] = {
+    "ours, local folder": (ours, "folder"),
+    "ours, local shards": (ours, "shards"),
+    "ours, shards through S3": (ours, "s3"),
+    "torchvision ImageFolder": (image_folder, "folder"),
+    "WebDataset": (web_dataset, "shards"),
+    "litdata": (lit_data, "litdata"),
+}
+
+
+# Measuring ------------------------------------------------------------------------------------------------------------
+
+
+def measure(name: str, data: str, epochs: int) -> None:
+    """In a process of its own: run some epochs and print what they took."""
+    load, _ = LOADERS[name]
+    began = time.perf_counter()
+    first, rates, mark = None, [], began
+    for batches in load(data, epochs):
+        images = 0
+        for batch in batches:
+            assert tuple(batch.shape[1:]) == (SIZE, SIZE, 1), batch.shape
+            assert str(batch.dtype).endswith("uint8"), batch.dtype
+            int(batch.sum())  # every pixel is touched, as by a network
+            first = first or time.perf_counter() - began
+            images += len(batch)
+        now = time.perf_counter()
+        rates.append(images / (now - mark))
+        mark = now
+    later = len(rates[1:]) / sum(1 / rate for rate in rates[1:])
+    print(json.dumps({"first_epoch_images_per_second": rates[0], "later_images_per_second": later, "first_batch_seconds": first}))
+
+
+def measured(name: str, data: str, epochs: int, environment: dict[str, str]) -> dict[str, Any]:
+    """Start such a process and watch its memory, and that of its workers."""
+    import psutil
+
+    with tempfile.TemporaryDirectory() as cache:
+        command = [sys.executable, __file__, "--work", name, data, "--epochs", str(epochs)]
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**environment, "COVERSLIP_CACHE": cache}
+        )
+        peak = 0
+
+        def watch() -> None:
+            nonlocal peak
+            while process.poll() is None:
+                total = 0
+                try:
+                    for one in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
+                        facts = one.memory_full_info()
+                        total += getattr(facts, "pss", facts.rss)
+                except psutil.Error:
+                    continue
+                peak = max(peak, total)
+                time.sleep(0.5)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        said, complained = process.communicate()
+        watcher.join()
+    if process.returncode:
+        return {"error": complained.strip().splitlines()[-1] if complained.strip() else f"status {process.returncode}"}
+    numbers: dict[str, Any] = json.loads(said.splitlines()[-1])
+    return numbers | {"peak_memory_megabytes": peak / 1e6}
+
+
+def draw(data: Path, images: int, place: Path) -> Path:
+    """Copy so many images of a folder of class folders."""
+    files = sorted(data.rglob("*.png"))
+    for file in random.Random(0).sample(files, min(images, len(files))):
+        (place / file.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, place / file.parent.name / file.name)
+    return place
+
+
+def free_port() -> int:
+    """A port of this machine on which nothing listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def main() -> None:
+    """Make the images and all copies of them, and measure each loader."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--images", type=int, default=1200)
+    parser.add_argument("--simulate", type=int, default=0, help="simulated charts, so many")
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--work", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.work:
+        name, data = arguments.work
+        measure(name, data, arguments.epochs)
+        return
+
+    import pandas as pd
+
+    from coverslip.simulate import simulate
+    from coverslip.start import shard_data
+    from machine import machine_name
+
+    peers = os.environ.get("COVERSLIP_BENCH_PEERS", "")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [peers, os.environ.get("PYTHONPATH", "")]))}
+    sets: dict[str, Callable[[Path], Path]] = {}
+    if arguments.data:
+        sets["charts"] = lambda place: draw(arguments.data, arguments.images, place)
+    if arguments.simulate:
+        sets["simulated"] = lambda place: simulate("charts", place, images=arguments.simulate, seed=0)
+    target = arguments.out / f"loading-{machine_name()}.csv"
+    rows: list[dict[str, Any]] = []
+    for what, make in sets.items():
+        with tempfile.TemporaryDirectory() as folder:
+            place = Path(folder)
+            images = make(place / "images")
+            shard_data(str(images), str(place / "store" / "bucket" / "shards"), size=16_000_000)
+            code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from pathlib import Path; import loading; "
+            code += f"loading.write_litdata(Path({str(images)!r}), Path({str(place / 'litdata')!r}))"
+            made = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+            port = free_port()
+            server = subprocess.Popen([sys.executable, str(SERVER), str(place / "store"), str(port)])
+            keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "COVERSLIP_ENDPOINT": f"http://127.0.0.1:{port}"}
+            where = {
+                "folder": str(images),
+                "shards": str(place / "store" / "bucket" / "shards"),
+                "s3": "s3://bucket/shards",
+                "litdata": str(place / "litdata"),
+            }
+            try:
+                for name, (_, source) in LOADERS.items():
+                    failed = source == "litdata" and made.returncode
+                    found = (
+                        {"error": made.stderr.strip().splitlines()[-1]}
+                        if failed
+                        else measured(name, where[source], arguments.epochs, environment | keys)
+                    )
+                    rows.append({"images": what, "number": len(list(images.rglob("*.png"))), "loader": name, **found})
+                    print(json.dumps(rows[-1]), flush=True)
+            finally:
+                server.terminate()
+                server.wait()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(rows).round(3).to_csv(target, index=False, lineterminator="\n")
+    print(target)
+
+
+if __name__ == "__main__":
+    main()
