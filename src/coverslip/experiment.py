@@ -101,7 +101,7 @@ def run(
         notes = [note for note in (*data.notes, *learner.notes, decision.note, doubt, far) if note]
         if pictures:
             with watch("pictures"):
-                save_pictures(place.path / "pictures", data, fitted.network, predictions)
+                save_pictures(place.path / "pictures", data, bundle, predictions)
         place.write_weights(fitted.network.classifier)
         place.write_environment(
             fitted.network, learner.config, data.pixels.key, recipe={"name": recipe, "why": why}, command=command, notes=notes,

@@ -57,7 +57,7 @@ def evaluate_bundle(
         notes = [*table.notes, *([f"{len(problems)} images could not be read: {', '.join(list(problems)[:5])}"] if problems else [])]
         notes += known_images(model.bundle, table)
         with watch("pictures"):
-            save_judged_pictures(place.path / "pictures", table, predictions, model.bundle.reading)
+            save_judged_pictures(place.path / "pictures", table, predictions, model.bundle)
         place.write_judgement(predictions, numbers, model.bundle, watch, bundle=str(bundle), data=str(data), notes=notes, bad=problems)
         return RunResult(place.path, numbers, watch.total, tuple(notes))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from coverslip.bundle import Bundle
 from coverslip.config import RunConfig
 from coverslip.data.audit import Audit
 from coverslip.data.composite import channel_colours, composite
@@ -20,6 +21,8 @@ from coverslip.data.store import Pixels
 from coverslip.data.transforms import augment
 from coverslip.evaluation.frames import label_texts
 from coverslip.evaluation.label_errors import suspected_label_errors
+from coverslip.explain.explainer import Explainer
+from coverslip.explain.overlay import overlay
 from coverslip.network import Network
 from coverslip.preparing import Prepared
 from coverslip.record import out_of_sample
@@ -36,6 +39,8 @@ PAIRS = 8
 WITH_AND_WITHOUT = 4
 """Images with a class, and as many without it, of each class that an image may carry beside others."""
 THUMBNAIL = 112
+EXPLAINED = 4
+"""Wrong decisions, and right ones, that are explained."""
 
 
 @dataclass
@@ -85,8 +90,9 @@ class Album:
         return composite(image, [channel.name for channel in self.reading.channels])
 
 
-def save_pictures(folder: Path, data: Prepared, network: Network, predictions: dict[str, Predictions]) -> None:
+def save_pictures(folder: Path, data: Prepared, model: Bundle, predictions: dict[str, Predictions]) -> None:
     """Write the folder `pictures/` of a run, whole or not at all."""
+    network = model.network
     with writing(folder) as place:
         place.mkdir()
         album = Album(place, data.table, data.reading)
@@ -102,16 +108,19 @@ def save_pictures(folder: Path, data: Prepared, network: Network, predictions: d
             judged = out_of_sample(predictions)
             _mistakes(album, judged)
             _label_errors(album, judged)
+            kept = predictions.get("test", predictions.get("validation"))
+            _explained(album, judged if kept is None else kept, model, learned=kept is None)
         write_json(place / "index.json", album.entries)
 
 
-def save_judged_pictures(folder: Path, table: Table, judged: Predictions, reading: Reading) -> None:
-    """Write the folder `pictures/` of an evaluation: the most confident mistakes, and suspected label errors."""
+def save_judged_pictures(folder: Path, table: Table, judged: Predictions, model: Bundle) -> None:
+    """Write the folder `pictures/` of an evaluation: the most confident mistakes, suspected label errors, explained cases."""
     with writing(folder) as place:
         place.mkdir()
-        album = Album(place, table, reading)
+        album = Album(place, table, model.reading)
         _mistakes(album, judged)
         _label_errors(album, judged)
+        _explained(album, judged, model)
         write_json(place / "index.json", album.entries)
 
 
@@ -215,6 +224,70 @@ def _label_errors(album: Album, judged: Predictions) -> None:
             "score": suspect.score,
         }
         album.entries.append(entry | {"file": album.original(place[suspect.image])})
+
+
+def _explained(album: Album, judged: Predictions, model: Bundle, *, learned: bool = False) -> None:
+    """Why the model was sure of its most confident wrong and right decisions.
+
+    Args:
+        album: where the pictures go.
+        judged: labelled predictions.
+        model: what made them.
+        learned: whether the model learned from these images after others had been judged on them.
+    """
+    explainer = Explainer(model)
+    place = {image: row for row, image in enumerate(album.table.images)}
+    for kind, number, column in explained_cases(judged):
+        row, true = place[judged.images[number]], judged.targets
+        assert true is not None
+        label = model.classes[column]
+        found = explainer.explain_labels(album.table.samples[row], [label], check="quick", name=judged.images[number])[0]
+        small = _as_pillow(found.picture)
+        small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+        name = f"explained-{row}-{column}"
+        near = []
+        for rank, one in enumerate(found.neighbours):
+            file = f"{name}-near-{rank}.jpg" if one.thumbnail else ""
+            if one.thumbnail:
+                (album.folder / file).write_bytes(one.thumbnail)
+            near.append({"label": one.label, "image": one.image, "distance": one.distance, "thumbnail": file})
+        entry = {
+            **{key: getattr(found, key) for key in ("image", "label", "score", "method", "channels", "uncertain", "distance_text")},
+            "kind": kind,
+            "true": label_texts(true[number : number + 1], judged.classes)[0],
+            "predicted": label_texts(judged.predicted[number : number + 1], judged.classes)[0],
+            "hiding": None if found.hiding is None else asdict(found.hiding),
+            "image_file": album.original(row),
+            "overlay": album.keep(name, overlay(np.asarray(small), found.map)),
+            "neighbours": near,
+        }
+        album.entries.append(entry | ({"held_out_score": float(judged.scores[number, column])} if learned else {}))
+
+
+def explained_cases(judged: Predictions, most: int = EXPLAINED) -> list[tuple[str, int, int]]:
+    """(kind, number, column) of the most confident wrong decisions, worst first, and of the most confident right ones, classes in turn.
+
+    With several labels an image, the label is the one that is furthest off, or the surest of those that are carried.
+    """
+    assert judged.targets is not None
+    rows = np.arange(len(judged))
+    if judged.task is Task.MULTILABEL:
+        off = np.abs(judged.scores - judged.targets) * (judged.predicted != judged.targets)
+        sure = judged.scores * judged.targets * (judged.predicted == judged.targets).all(axis=1, keepdims=True)
+    else:
+        right = judged.predicted == judged.targets
+        off, sure = np.zeros_like(judged.scores), np.zeros_like(judged.scores)
+        off[rows[~right], judged.predicted[~right]] = judged.scores[rows[~right], judged.predicted[~right]]
+        sure[rows[right], judged.predicted[right]] = judged.scores[rows[right], judged.predicted[right]]
+    worst = [int(row) for row in np.argsort(-off.max(axis=1), kind="stable")[:most]]
+    wrong = [("explained_wrong", row, int(off[row].argmax())) for row in worst if off[row].any()]
+    ranked = np.argsort(-sure, axis=0, kind="stable")
+    firsts: dict[int, int] = {}
+    for turn in range(min(most, len(judged))):
+        for column, row in enumerate(ranked[turn].tolist()):
+            if sure[row, column] > 0:
+                firsts.setdefault(row, column)
+    return wrong + [("explained_right", row, column) for row, column in list(firsts.items())[:most]]
 
 
 def _as_pillow(picture: PixelArray) -> Image.Image:

@@ -16,6 +16,11 @@ from coverslip.runtime import write_file
 
 MANIFEST = "manifest.json"
 METHODS = {"gradcam": "Grad-CAM", "occlusion": "Hiding"}
+DOUBTS = {
+    "score": "no class, or more than one, is likely enough",
+    "unlike": "unlike all training images",
+    "score|unlike": "no class, or more than one, is likely enough; unlike all training images",
+}
 KINDS = {"explained_wrong": "Wrong", "explained_right": "Right"}
 """Kinds of explained cases in a run's index of pictures, in the order in which they are shown."""
 MOST = 60
@@ -122,8 +127,12 @@ def _said(entry: Mapping[str, Any]) -> str:
     said = ", ".join(map(str, predicted)) if isinstance(predicted, list) else str(predicted or "").replace("|", ", ")
     true = str(entry.get("true") or "").replace("|", ", ")
     uncertain = str(entry.get("uncertain") or "")
-    doubt = f" Uncertain: {uncertain}." if uncertain not in ("", "no") else ""
-    return f"Predicted {said or 'nothing'}{f', labelled {true}' if true else ''}.{doubt}"
+    doubt = f" Marked as uncertain ({DOUBTS.get(uncertain, uncertain)})." if uncertain not in ("", "no") else ""
+    apart = finite(entry.get("held_out_score"))
+    learned = (
+        "" if apart is None else f" Held out from training the score was {apart:.3f}; the model that is explained learned from this image."
+    )
+    return f"Predicted {said or 'nothing'}{f', labelled {true}' if true else ''}.{doubt}{learned}"
 
 
 def _hiding(entry: Mapping[str, Any], label: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from coverslip.report import results, scores, sections, several, weights
+from coverslip.report import doubts, explanations, results, scores, sections, several, weights
 from coverslip.report.files import RunFiles, read_run, within
 from coverslip.report.methods import fold_counts, interval_level, methods
 from coverslip.report.numbers import Shown, count, label, percent, shown
@@ -72,6 +72,8 @@ def render(run: RunFiles) -> str:
         "reliability": several.reliability(run, part),
         "thresholds": several.thresholds(run, part),
         "mistakes": sections.mistakes(run, album, "mistake"),
+        "explained": explanations.of_run(run, album),
+        "doubts": doubts.doubts(run, part),
         "label_errors": sections.mistakes(run, album, "label_error"),
         "more_images": results.more_images(run),
         "time": sections.time(run),
