@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from coverslip.estimator import ImageClassifier as ImageClassifier
     from coverslip.experiment import run as run
     from coverslip.export import export_bundle as export
+    from coverslip.explain import Explainer as Explainer
     from coverslip.judge import evaluate_bundle as evaluate
     from coverslip.predict import Model as Model
     from coverslip.predict import load as load
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from coverslip.start import train as train
 
 _PLACES = {
+    "Explainer": ("coverslip.explain", "Explainer"),
     "ImageClassifier": ("coverslip.estimator", "ImageClassifier"),
     "Model": ("coverslip.predict", "Model"),
     "audit": ("coverslip.start", "audit_data"),
@@ -37,7 +39,7 @@ _PLACES = {
     "train": ("coverslip.start", "train"),
 }
 
-__all__ = ["ImageClassifier", "Model", "__version__", "audit", "compare", "evaluate", "export", "load", "run", "train"]
+__all__ = ["Explainer", "ImageClassifier", "Model", "__version__", "audit", "compare", "evaluate", "export", "load", "run", "train"]
 
 
 def __getattr__(name: str) -> Any:

@@ -112,7 +112,8 @@ def _shift(network: nn.Module, form: MapForm, image: Tensor) -> tuple[float, flo
             centre = float((energy * (torch.arange(pixels, device=energy.device) + 0.5)).sum() / energy.sum().clamp_min(1e-20))
             off.append(centre - (cell + 0.5) * pixels / cells)
         half = pixels / cells / 2
-        found.append(float(np.clip(np.mean(off), -half, half)))
+        middle = float(np.mean(off))
+        found.append(float(np.clip(middle, -half, half)) if np.isfinite(middle) else 0.0)
     return found[0], found[1]
 
 
