@@ -127,9 +127,11 @@ def predict_parts(
     for part in ("test",) if folds is not None else ("test", "validation"):
         rows = data.split.rows(part)
         if len(rows):
-            far = None if neighbours is None else neighbours.distances(fitted.vectors(data.samples, rows))
-            unlike = None if neighbours is None or far is None else neighbours.unlike(far)
-            found[part] = predictions_of(data, rows, fitted.scores(data.samples, rows), decision, unlike)
+            if neighbours is None:
+                found[part] = predictions_of(data, rows, fitted.scores(data.samples, rows), decision)
+            else:
+                scores, vectors = fitted.scores_and_vectors(data.samples, rows)
+                found[part] = predictions_of(data, rows, scores, decision, neighbours.unlike(neighbours.distances(vectors)))
     if folds is not None and data.split.folds is not None:
         for repeat, numbers in enumerate(data.split.folds):
             for number in range(int(numbers.max()) + 1):

@@ -13,9 +13,9 @@ from coverslip.preparing import Prepared
 from coverslip.structures import IntArray
 from coverslip.training.fit import Fitted
 
-MOST = 2000
+MOST = 1000
 """Training images that a bundle keeps at most."""
-REFERENCE = 2000
+REFERENCE = 400
 """Validation images whose distances say what is far, at most."""
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from coverslip.experiment import run
 from coverslip.export import export_bundle
+from coverslip.explain import Explainer
 from coverslip.predict import Model
 from coverslip.report import write_report
 from coverslip.start import begin
@@ -61,10 +62,19 @@ def test_recipe_runs_to_a_report(recipe: str, data_folder: Path, weights_folder:
     split = pd.read_csv(result.folder / "split.csv")
     some = split["image"].iloc[:: max(1, len(split) // 5)][:5]
     root = data_folder / folder.removesuffix("labels.csv").replace("train.csv", "images")
-    predicted = Model(result.folder).predict([root / image for image in some])
+    model = Model(result.folder)
+    predicted = model.predict([root / image for image in some])
     labels = predicted["predicted"].str.split("|").explode()
     assert labels[labels != ""].isin(json.loads((result.bundle / "model.json").read_text())["classes"]).all()
     assert (predicted["error"] == "").all()
+    assert predicted["uncertain"].isin(["no", "score", "unlike", "score|unlike"]).all()
+    why = Explainer(model).explain(root / some.iloc[0], check="quick")
+    assert np.isfinite(why.map).all()
+    assert why.method == "gradcam"
+    assert len(why.neighbours) == 6
+    assert len(why.channels) == (4 if folder.startswith("cells") else 0)
+    explained = [entry for entry in json.loads((result.folder / "pictures" / "index.json").read_text()) if "explained" in entry["kind"]]
+    assert 1 <= len(explained) <= 8
     if recipe in EXPORTED:
         check_exports(result, [root / image for image in some], tmp_path)
 

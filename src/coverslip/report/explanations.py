@@ -9,7 +9,7 @@ from typing import Any
 
 from coverslip.errors import MissingInputError
 from coverslip.report.files import RunFiles, items, read_mapping, within
-from coverslip.report.numbers import finite, percent, plural
+from coverslip.report.numbers import decimal, finite, percent, plural
 from coverslip.report.pictures import Album, Picture
 from coverslip.report.templates import template
 from coverslip.runtime import write_file
@@ -100,7 +100,7 @@ def of_run(run: RunFiles, album: Album) -> list[tuple[str, list[Explained]]]:
 def explained(entry: Mapping[str, Any], album: Album) -> Explained:
     """An entry of a manifest, or of a run's index of pictures."""
     label, score = str(entry.get("label", "")), finite(entry.get("score"))
-    title = f"{label}: {score:.3f}" if score is not None else label
+    title = f"{label}: {decimal(score)}" if score is not None else label
     method = METHODS.get(str(entry.get("method")), "Where it looks")
     wanted = [(entry.get("image_file"), "image"), (entry.get("overlay"), method), (entry.get("check_overlay"), "Hiding, as a check")]
     parts = within(entry, "channels")
@@ -144,8 +144,8 @@ def _hiding(entry: Mapping[str, Any], label: str) -> str:
     beats = f"lower than at {percent(lower)} of the random places" if lower > 0 else "lower than at none of the random places"
     verdict = "" if hidden < elsewhere else " The highlighted region is not what the score rests on."
     return (
-        f"Hiding the highlighted {percent(share)} of the image takes the score of {label} from {score:.3f} to {hidden:.3f}; "
-        f"hiding as much elsewhere, to {elsewhere:.3f} on average ({beats}).{verdict}"
+        f"Hiding the highlighted {percent(share)} of the image takes the score of {label} from {decimal(score)} to {decimal(hidden)}; "
+        f"hiding as much elsewhere, to {decimal(elsewhere)} on average ({beats}).{verdict}"
     )
 
 
