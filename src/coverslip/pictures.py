@@ -75,6 +75,13 @@ class Album:
         small.save(self.folder / f"{name}.png", optimize=False)
         return f"{name}.png"
 
+    def photograph(self, name: str, picture: PixelArray) -> str:
+        """Write a picture, uint8 (h, w, 3), as JPEG, at most 256 pixels on a side; gives the file's name."""
+        small = _as_pillow(picture)
+        small.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+        small.save(self.folder / f"{name}.jpg", quality=88)
+        return f"{name}.jpg"
+
     def as_seen(self, batch: torch.Tensor) -> list[PixelArray]:
         """Normalised float (n, c, h, w) as pictures: each stretched from its lowest to its highest value, or each channel by itself."""
         images = [one.permute(1, 2, 0).cpu().numpy() for one in batch]
@@ -258,7 +265,7 @@ def _explained(album: Album, judged: Predictions, model: Bundle, *, learned: boo
             "predicted": label_texts(judged.predicted[number : number + 1], judged.classes)[0],
             "hiding": None if found.hiding is None else asdict(found.hiding),
             "image_file": album.original(row),
-            "overlay": album.keep(name, overlay(np.asarray(small), found.map)),
+            "overlay": album.photograph(name, overlay(np.asarray(small), found.map)),
             "neighbours": near,
         }
         album.entries.append(entry | ({"held_out_score": float(judged.scores[number, column])} if learned else {}))

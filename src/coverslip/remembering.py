@@ -41,7 +41,7 @@ def find_neighbours(data: Prepared, fitted: Fitted) -> Neighbours | None:
     if data.split.folds is None and len(validation) >= FEWEST:
         far, source = found.distances(fitted.vectors(data.samples, validation)), "validation images"
     else:
-        far, source = found.own_distances(data.samples.ties[rows]), "training images, each held against the others"
+        far, source = found.own_distances(data.samples.ties[rows]), "training images among themselves"
     return replace(found, reference=np.sort(far), source=source)
 
 

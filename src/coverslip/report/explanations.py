@@ -25,6 +25,8 @@ KINDS = {"explained_wrong": "Wrong", "explained_right": "Right"}
 """Kinds of explained cases in a run's index of pictures, in the order in which they are shown."""
 MOST = 60
 """Explanations that an overview shows."""
+ANOTHER = 0.005
+"""Scores that differ by more than this are said to come from other copies of the image."""
 NO_SIGN = 0.005
 """Parts of the log-odds smaller than this are said to be none."""
 
@@ -138,14 +140,18 @@ def _said(entry: Mapping[str, Any]) -> str:
 def _hiding(entry: Mapping[str, Any], label: str) -> str:
     hiding = within(entry, "hiding")
     values = [finite(hiding.get(name)) for name in ("share", "score", "hidden", "elsewhere", "lower_than")]
+    if not hiding and entry.get("overlay") and "hiding" in entry:
+        return f"Nothing that Grad-CAM sees speaks for {label}."
     if not hiding or any(value is None for value in values):
         return ""
     share, score, hidden, elsewhere, lower = (float(value or 0.0) for value in values)
     beats = f"lower than at {percent(lower)} of the random places" if lower > 0 else "lower than at none of the random places"
+    whole = finite(entry.get("score"))
+    plain = "" if whole is None or abs(whole - score) < ANOTHER else ", looked at once, without mirrored or turned copies,"
     verdict = "" if hidden < elsewhere else " The highlighted region is not what the score rests on."
     return (
-        f"Hiding the highlighted {percent(share)} of the image takes the score of {label} from {decimal(score)} to {decimal(hidden)}; "
-        f"hiding as much elsewhere, to {decimal(elsewhere)} on average ({beats}).{verdict}"
+        f"Hiding the highlighted {percent(share)} of the image takes the score of {label}{plain} from {decimal(score)} "
+        f"to {decimal(hidden)}; hiding as much elsewhere, to {decimal(elsewhere)} on average ({beats}).{verdict}"
     )
 
 

@@ -48,6 +48,7 @@ def render(run: RunFiles) -> str:
     if found is not None and found["confusion"] is None:
         numbers = {"confusion": scores.counted_confusion(scores.scored(run, part))}
         found["confusion"] = results.confusion(numbers, sections.class_names(run))
+    explained = explanations.of_run(run, album)  # first, so that a page that is full has them
     content = {
         "name": run.folder.absolute().name,
         "recipe": within(run.environment, "recipe"),
@@ -72,7 +73,7 @@ def render(run: RunFiles) -> str:
         "reliability": several.reliability(run, part),
         "thresholds": several.thresholds(run, part),
         "mistakes": sections.mistakes(run, album, "mistake"),
-        "explained": explanations.of_run(run, album),
+        "explained": explained,
         "doubts": doubts.doubts(run, part),
         "label_errors": sections.mistakes(run, album, "label_error"),
         "more_images": results.more_images(run),

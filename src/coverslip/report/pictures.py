@@ -33,7 +33,7 @@ class Album:
     """Hands out pictures of a folder until the ceiling is reached; counts what it left out."""
 
     folder: Path
-    limit: int = 3_200_000
+    limit: int = 3_600_000
     used: int = 0
     left_out: int = 0
     seen: dict[str, Picture] = field(default_factory=dict)

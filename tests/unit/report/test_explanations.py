@@ -13,7 +13,7 @@ from coverslip.report.pictures import Album
 from unit.report.make_run import make_run
 
 ENTRY: dict[str, Any] = {
-    "image": "p/a<b>.png", "label": "golgi", "score": 0.987, "predicted": ["golgi", "cytosol"], "true": "er|golgi", "method": "gradcam",
+    "image": "p/a<b>.png", "label": "golgi", "score": 0.982, "predicted": ["golgi", "cytosol"], "true": "er|golgi", "method": "gradcam",
     "uncertain": "score|unlike", "image_file": "pictures/image.png", "overlay": "pictures/overlay.png",
     "hiding": {"share": 0.1, "score": 0.98, "hidden": 0.41, "elsewhere": 0.95, "lower_than": 1.0}, "agreement": 0.12,
     "channels": {"red": -0.001, "green": 2.5, "blue": -0.7}, "distance_text": "Unlike all training images.",
@@ -33,7 +33,7 @@ def pictures(tmp_path: Path) -> Path:
 def test_an_explanation_is_said_in_words(pictures: Path) -> None:
     found = explained(ENTRY, Album(pictures))
     text = " ".join(found.lines)
-    assert found.title == "golgi: 0.987"
+    assert found.title == "golgi: 0.982"
     assert "Predicted golgi, cytosol, labelled er, golgi." in text
     assert "Marked as uncertain" in text
     assert "takes the score of golgi from 0.980 to 0.410; hiding as much elsewhere, to 0.950" in text
@@ -98,3 +98,9 @@ def test_a_report_shows_explained_cases_and_what_doubts_are_worth(tmp_path: Path
     assert page.index(">Wrong<") < page.index(">Right<")
     assert 'Marked as uncertain</td><td class="right"><b>12.5' in page.replace("\n", "")
     assert "Decisions are not marked by their scores." in page
+
+
+def test_a_flat_map_and_a_score_of_one_copy_are_said(pictures: Path) -> None:
+    assert "Nothing that Grad-CAM sees speaks for golgi." in explained({**ENTRY, "hiding": None}, Album(pictures)).lines
+    text = " ".join(explained({**ENTRY, "score": 0.9}, Album(pictures)).lines)
+    assert "the score of golgi, looked at once, without mirrored or turned copies, from 0.980" in text
