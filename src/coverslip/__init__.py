@@ -17,8 +17,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from coverslip.estimator import ImageClassifier as ImageClassifier
     from coverslip.experiment import run as run
-    from coverslip.export import export_bundle as export
     from coverslip.explain import Explainer as Explainer
+    from coverslip.export import export_bundle as export
     from coverslip.judge import evaluate_bundle as evaluate
     from coverslip.predict import Model as Model
     from coverslip.predict import load as load

@@ -253,13 +253,26 @@ def test_another_model_looks_at_the_same_images(page: Page, gels: Path) -> None:
     page.locator(".card .label").nth(1).wait_for()
 
 
-def test_the_heat_map_of_an_image_is_shown(page: Page, server: Server, gels: Path) -> None:
+def test_the_heat_map_comes_with_the_picture(page: Page, server: Server, gels: Path, cells: Path) -> None:
     add(page, images_of(gels)[:1], 1)
     page.locator(".look").click()
-    page.locator("#heat-image").wait_for()
-    shown = page.locator("#heat-image").get_attribute("src")
-    assert shown == server.send("/explain?model=gel", images_of(gels)[:1]).json()["overlay"]
-    assert shown.startswith("data:image/png;base64,")
+    heat = page.locator("#heat-image")
+    heat.wait_for()
+    first = heat.get_attribute("src")
+    assert heat.evaluate("one => one.naturalWidth") > 30
+    other = ({"gel", "not_gel"} - {labels(page)[0]}).pop()
+    page.select_option("#heat-label", other)
+    page.locator(f"#heat-image[alt='heat map of {other}']").wait_for()
+    assert heat.get_attribute("src") != first
+    page.keyboard.press("Escape")
+    page.select_option("#model", "cells")
+    page.locator("#hint", has_text="yellow").wait_for()
+    page.click("#clear")
+    add(page, images_of(cells)[:4], 1)
+    page.locator(".look").click()
+    page.locator("#detail-channels .number").nth(3).wait_for()
+    answer = server.send("/explain?model=cells", images_of(cells)[:4]).json()
+    assert set(answer["channels"]) == {"red", "green", "blue", "yellow"}
 
 
 @pytest.mark.parametrize("look", LOOKS)

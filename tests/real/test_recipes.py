@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from coverslip.experiment import run
-from coverslip.export import export_bundle
 from coverslip.explain import Explainer
+from coverslip.export import export_bundle
 from coverslip.predict import Model
 from coverslip.report import write_report
 from coverslip.start import begin
