@@ -290,6 +290,7 @@ def test_nothing_overlaps_or_is_cut_off(browser: Browser, server: Server, gels: 
         look_at(page, f"{look}-results", 80, tmp_path)
         page.locator(".look").first.click()
         page.locator("#detail-image").wait_for()
+        page.locator("#heat-message", has_text="drawing").wait_for(state="hidden")
         look_at(page, f"{look}-detail", 18, tmp_path)
         page.keyboard.press("Escape")
         page.click("#about-open")
@@ -301,6 +302,7 @@ def test_nothing_overlaps_or_is_cut_off(browser: Browser, server: Server, gels: 
         add(page, images_of(cells)[:8], 2)
         look_at(page, f"{look}-cells", 40, tmp_path)
         page.locator(".look").first.click()
+        page.locator("#heat-message", has_text="drawing").wait_for(state="hidden")
         look_at(page, f"{look}-cells-detail", 60, tmp_path)
 
 
