@@ -11,6 +11,8 @@ was killed goes on with what is missing, and a part that is made twice replaces 
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,37 +21,40 @@ from typing import Any
 
 import pyarrow.parquet
 
-from coverslip.bundle import find_bundle
 from coverslip.errors import InputError, ResourceError, RunFolderError
+from coverslip.inference import RuntimeName
 from coverslip.predict import Model
 from coverslip.record import claimed
-from coverslip.runtime import Progress, hash_file, hash_text, no_progress, write_json, writing
+from coverslip.repositories import is_address
+from coverslip.runtime import Progress, hash_file, hash_text, no_progress
+from coverslip.storage import URL, Place, absolute, listing, place, write
 from coverslip.structures import File
 from coverslip.study.engines import Engine
 
 PART_ROWS = 8192
 """Rows of a part, where nobody says otherwise."""
 PLAN, SUMMARY = "plan.json", "predictions.json"
-_models: dict[tuple[Path, str], Model] = {}
+_models: dict[tuple[str, str, str], Model] = {}
 
 
 @dataclass(frozen=True)
 class Part:
     """Some rows that are to be predicted, and the file that they go to."""
 
-    bundle: Path
+    bundle: str
     sha256: str
+    runtime: RuntimeName
     first: int
     samples: tuple[tuple[File, ...], ...]
     names: tuple[str, ...]
-    file: Path
+    file: Place
 
 
 @dataclass(frozen=True)
 class MassPrediction:
     """What lies in the folder at the end: rows, those that could not be read, parts, and how many of these were made just now."""
 
-    folder: Path
+    folder: Place
     rows: int
     unreadable: int
     parts: int
@@ -59,9 +64,10 @@ class MassPrediction:
 def predict_in_parts(
     bundle: str | Path,
     inputs: Sequence[str | Path],
-    folder: Path,
+    folder: str | Path,
     engine: Engine,
     *,
+    runtime: RuntimeName = "torch",
     part_rows: int = PART_ROWS,
     resume: bool = False,
     progress: Progress = no_progress,
@@ -69,10 +75,11 @@ def predict_in_parts(
     """Score files, folders and tables into a folder of Parquet parts.
 
     Args:
-        bundle: a bundle or run folder, seen by all workers under the same path, as are the images.
+        bundle: a bundle or run folder, or its URL; seen by all workers under the same path, as are the images.
         inputs: what `Model.predict` takes, but for arrays.
-        folder: where the parts go.
+        folder: where the parts go; a URL of an object store, too, to which each worker then writes by itself.
         engine: who does the parts.
+        runtime: what computes the scores, on all workers.
         part_rows: rows of a part.
         resume: go on with what is missing in a folder that was begun with the same bundle and the same inputs.
         progress: told about each part.
@@ -87,26 +94,27 @@ def predict_in_parts(
     """
     if part_rows < 1:
         raise InputError(f"a part of {part_rows} rows: expected 1 or more")
-    place = find_bundle(bundle).absolute()
-    model = Model(place)
+    model, named, out = Model(bundle, runtime=runtime), str(bundle) if is_address(str(bundle)) else absolute(bundle), place(folder)
+    if isinstance(out, Path):
+        out = out.absolute()
     samples, names = model.list_samples(inputs)
     plan: dict[str, Any] = {
-        "bundle_sha256": hash_file(place / "model.json"),
-        "inputs_sha256": hash_text(*(f"{name}\n{files}" for name, files in zip(names, samples, strict=True))),
+        "bundle_sha256": hash_file(model.folder / "model.json"),
+        "runtime": runtime,
+        "inputs_sha256": hash_text(*(f"{name}\n{' '.join(map(str, files))}" for name, files in zip(names, samples, strict=True))),
         "rows": len(names),
         "part_rows": part_rows,
         "classes": list(model.classes),
     }
-    with claimed(folder, "predict", (PLAN,), resume=resume):
-        _keep_to(folder / PLAN, plan)
-        starts = range(0, len(names), part_rows)
-        todo = [first for first in starts if not (folder / part_name(first, part_rows)).is_file()]
+    with claimed(out, "predict", (PLAN,), resume=resume) if isinstance(out, Path) else contextlib.nullcontext():
+        _keep_to(out, plan, resume=resume)
+        starts, there = range(0, len(names), part_rows), _names_in(out)
+        todo = [first for first in starts if part_name(first, part_rows) not in there]
 
         def parts() -> Iterator[Part]:
             for first in todo:
-                rows = slice(first, first + part_rows)
-                file = (folder / part_name(first, part_rows)).absolute()
-                yield Part(place, plan["bundle_sha256"], first, tuple(samples[rows]), tuple(names[rows]), file)
+                rows, file = slice(first, first + part_rows), out / part_name(first, part_rows)
+                yield Part(named, plan["bundle_sha256"], runtime, first, tuple(samples[rows]), tuple(names[rows]), file)
 
         problems: list[str] = []
         done = len(starts) - len(todo)
@@ -117,12 +125,12 @@ def predict_in_parts(
             progress("predicting", done, len(starts), {})
         if problems:
             raise ResourceError(
-                f"{len(problems)} of {len(starts)} parts could not be made, the first of them {problems[0]}; the others are in {folder}: "
+                f"{len(problems)} of {len(starts)} parts could not be made, the first of them {problems[0]}; the others are in {out}: "
                 "mend what is wrong and go on with --resume"
             )
-        unreadable = check_parts(folder, len(names), part_rows)
-        write_json(folder / SUMMARY, {"rows": len(names), "unreadable": unreadable, "parts": len(starts)})
-        return MassPrediction(folder, len(names), unreadable, len(starts), len(todo))
+        unreadable = check_parts(out, len(names), part_rows)
+        _write_json(out / SUMMARY, {"rows": len(names), "unreadable": unreadable, "parts": len(starts)})
+        return MassPrediction(out, len(names), unreadable, len(starts), len(todo))
 
 
 def part_name(first: int, part_rows: int) -> str:
@@ -132,19 +140,21 @@ def part_name(first: int, part_rows: int) -> str:
 
 def predict_part(part: Part) -> None:
     """Score the rows of a part and write its file: what a worker does. The model is opened once in a process."""
-    key = (part.bundle, part.sha256)
+    key = (part.bundle, part.sha256, part.runtime)
     if key not in _models:
         _models.clear()
-        if hash_file(part.bundle / "model.json") != part.sha256:
+        model = Model(part.bundle, runtime=part.runtime)
+        if hash_file(model.folder / "model.json") != part.sha256:
             raise InputError(f"the bundle {part.bundle} that this worker sees is not the one that the predictions were begun with")
-        _models[key] = Model(part.bundle)
+        _models[key] = model
     frame = _models[key].predict_samples(part.samples, part.names)
     frame.insert(0, "row", range(part.first, part.first + len(frame)))
-    with writing(part.file) as temporary:
-        frame.to_parquet(temporary, index=False)
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False)
+    write(part.file, buffer.getvalue())
 
 
-def check_parts(folder: Path, rows: int, part_rows: int) -> int:
+def check_parts(folder: Place, rows: int, part_rows: int) -> int:
     """Hold each part against the rows that it must hold; give the number of images that could not be read.
 
     Raises:
@@ -155,7 +165,7 @@ def check_parts(folder: Path, rows: int, part_rows: int) -> int:
         file = folder / part_name(first, part_rows)
         expected = list(range(first, min(first + part_rows, rows)))
         try:
-            table = pyarrow.parquet.read_table(file, columns=["row", "error"])
+            table = pyarrow.parquet.read_table(io.BytesIO(file.read_bytes()), columns=["row", "error"])
         except (OSError, ValueError) as error:
             raise RunFolderError(f"{file} cannot be read ({error}); remove it, and go on with --resume") from error
         if table["row"].to_pylist() != expected:
@@ -164,14 +174,24 @@ def check_parts(folder: Path, rows: int, part_rows: int) -> int:
     return unreadable
 
 
-def _keep_to(file: Path, plan: dict[str, Any]) -> None:
+def _names_in(folder: Place) -> set[str]:
+    """The names of the files in a folder, or of the objects below a URL."""
+    return set(listing(folder)) if isinstance(folder, URL) else {file.name for file in folder.iterdir()}
+
+
+def _write_json(file: Place, value: Any) -> None:
+    write(file, json.dumps(value, indent=2).encode() + b"\n")
+
+
+def _keep_to(folder: Place, plan: dict[str, Any], *, resume: bool) -> None:
     """Write the plan, or make sure that it is the one which the folder was begun with."""
+    file = folder / PLAN
     if not file.is_file():
-        write_json(file, plan)
+        _write_json(file, plan)
         return
-    begun = json.loads(file.read_text(encoding="utf-8"))
+    if not resume:
+        raise RunFolderError(f"{folder} holds predictions already; choose another --out, or go on with --resume")
+    begun = json.loads(file.read_bytes())
     if begun != plan:
         other = ", ".join(name for name in plan if begun.get(name) != plan[name])
-        raise RunFolderError(
-            f"{file.parent} holds predictions that were begun with another plan (differs in {other}); choose another --out"
-        )
+        raise RunFolderError(f"{folder} holds predictions that were begun with another plan (differs in {other}); choose another --out")

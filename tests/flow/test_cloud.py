@@ -85,6 +85,16 @@ def test_train_judge_and_predict_in_a_bucket_give_the_numbers_of_a_folder(
         assert told.status == 0, told.err
     assert len(read(URL(table)).decode().splitlines()) == 1 + len(list((bucket.local / "images").iterdir()))
 
+    in_parts = ("predict", str(run / "bundle"), f"{bucket.url}/images", "--part-rows", 25, "--out", "s3://bucket/parts", *far)
+    told = cli(*in_parts)
+    assert told.status == 0, told.err
+    parts = [f"part-00000{number}.parquet" for number in range(3)]
+    assert sorted(listing(URL("s3://bucket/parts"))) == [*parts, "plan.json", "predictions.json"]
+    assert json.loads(read(URL("s3://bucket/parts/predictions.json"))) == {"rows": 60, "unreadable": 0, "parts": 3}
+    assert cli(*in_parts).status == 1
+    told = cli(*in_parts, "--resume")
+    assert (told.status, "(0 of 3 parts made now)" in told.out) == (0, True), told.err
+
     told = cli("train", f"{bucket.url}/train.csv", "--out", "s3://bucket/runs/one", *far)
     assert (told.status, "there is something at s3://bucket/runs/one already" in told.err) == (1, True)
     told = cli("train", f"{bucket.url}/train.csv", "--out", "s3://bucket/runs/one", "--resume", *far)

@@ -19,7 +19,7 @@ from .conftest import TINY, Cli
 PATIENCE = 240.0
 """Seconds after which something counts as not happening, on a machine that is busy with other things."""
 SETTINGS = (
-    *TINY, "-s", "training.precision=32", "-s", "training.epochs=3", "-s", "training.batch_size=10", "-s", "augment.mixup=0.3",
+    *TINY, "-s", 'training.precision="32"', "-s", "training.epochs=3", "-s", "training.batch_size=10", "-s", "augment.mixup=0.3",
     "-s", "augment.rotation_degrees=5", "-s", "training.class_weights=balanced", "-s", "training.ema=0.9", "-s", "training.device=cpu",
 )  # fmt: skip
 SCRIPT = Path(__file__).with_name("eager_checkpoints.py")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
-from typing import Annotated, Literal
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from coverslip.cli.console import err, out, progress_bar
 from coverslip.cli.options import Address, Endpoint, sent
+
+if TYPE_CHECKING:
+    from coverslip.inference import RuntimeName
 
 Bundle = Annotated[str, typer.Argument(help="A run folder, the bundle inside it, the URL of one, or hf://OWNER/NAME.")]
 
@@ -43,7 +46,7 @@ def predict(
 ) -> None:
     """Score images; files that cannot be read are reported in the table and stop nothing. Large tables are predicted in parts."""
     if engine or address or part_rows or resume:
-        _predict_in_parts(bundle, inputs, out_file, device, form, engine or "local", address, part_rows, resume)
+        _predict_in_parts(bundle, inputs, out_file, device, runtime, form, engine or "local", address, part_rows, resume)
         return
     from coverslip.data.files import some
     from coverslip.predict import Model, submission, write_table
@@ -62,28 +65,25 @@ def predict(
 
 
 def _predict_in_parts(
-    bundle: str, inputs: list[str], out_folder: str, device: str, form: str, engine: str, address: str | None, part_rows: int | None,
-    resume: bool,
+    bundle: str, inputs: list[str], folder: str, device: str, runtime: RuntimeName, form: str, engine: str, address: str | None,
+    part_rows: int | None, resume: bool,
 ) -> None:  # fmt: skip
     from coverslip.errors import InputError
-    from coverslip.mass_prediction import PART_ROWS, SUMMARY, predict_in_parts
-    from coverslip.storage import place
+    from coverslip.mass_prediction import PART_ROWS, predict_in_parts
     from coverslip.study.engines import build_engine
 
-    if place(out_folder).suffix:
-        raise InputError(f"--out {out_folder}: predictions in parts go to a folder, not to a file")
+    if PurePosixPath(folder).suffix in (".csv", ".parquet"):
+        raise InputError(f"--out {folder}: predictions in parts go to a folder, not to a file")
     if device != "auto" or form != "table":
         raise InputError("--device and --format do not go with predictions in parts: workers take the GPU that they are given")
-    with sent(out_folder, resume=resume, last=(SUMMARY,)) as folder:
-        with progress_bar() as progress, contextlib.closing(build_engine(engine, address)) as workers:
-            made = predict_in_parts(
-                bundle, inputs, folder or Path(), workers, part_rows=part_rows or PART_ROWS, resume=resume, progress=progress
-            )
-        if made.unreadable:
-            why = f"{made.unreadable} of {made.rows} images could not be read; the column `error` says why"
-            err.print(why, markup=False, style="yellow")
-        parts = f"({made.made} of {made.parts} parts made now)"
-        out.print(f"{made.rows - made.unreadable} images predicted: {made.folder} {parts}", markup=False)
+    with progress_bar() as progress, contextlib.closing(build_engine(engine, address)) as workers:
+        made = predict_in_parts(
+            bundle, inputs, folder, workers, runtime="torch" if runtime == "auto" else runtime, part_rows=part_rows or PART_ROWS,
+            resume=resume, progress=progress,
+        )  # fmt: skip
+    if made.unreadable:
+        err.print(f"{made.unreadable} of {made.rows} images could not be read; the column `error` says why", markup=False, style="yellow")
+    out.print(f"{made.rows - made.unreadable} images predicted: {made.folder} ({made.made} of {made.parts} parts made now)", markup=False)
 
 
 def evaluate(

@@ -24,7 +24,7 @@ STORE = 128 * 1024**2
 """Bytes of shared memory that a local cluster sets aside; tasks and results are small, images travel by file."""
 AS_HERE = {"RAY_worker_niceness": "0"}
 """Ray would give its workers what other programs leave over; they are all that works for a study."""
-PASSED_ON = ("COVERSLIP_WEIGHTS", "COVERSLIP_CACHE")
+PASSED_ON = ("COVERSLIP_WEIGHTS", "COVERSLIP_CACHE", "COVERSLIP_ENDPOINT")
 """Variables of this process that the workers of an existing cluster are given; Ray itself gives a task as many threads as cores."""
 HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)
 """What a client of HTTP/2 says first, with empty settings (RFC 9113, sections 3.4 and 6.5)."""
