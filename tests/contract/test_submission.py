@@ -15,7 +15,7 @@ from coverslip.cli import app
 from coverslip.errors import ConfigError, InputError, UnreachableError
 from coverslip.simulate import simulate
 from coverslip.study import submission
-from coverslip.study.submission import JobServer, Order
+from coverslip.study.submission import JobServer, Order, cluster_token
 
 CLUSTER = """
 import ray, sys
@@ -50,6 +50,21 @@ def test_silence_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(submission, "BETWEEN_LOOKS", 0.01)
     with pytest.raises(UnreachableError, match=r"no Ray job server answers at http://127\.0\.0\.1:9"):
         JobServer("http://127.0.0.1:9")
+
+
+def test_a_token_goes_where_it_belongs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    assert cluster_token("http://127.0.0.1:8265") == ""
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("own\n")
+    assert cluster_token("http://127.0.0.1:8265") == "own"
+    assert cluster_token("http://elsewhere:8265") == ""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    assert cluster_token("http://elsewhere:8265") == "own"
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "stated")
+    assert cluster_token("http://elsewhere:8265") == "stated"
 
 
 @pytest.fixture(scope="module")

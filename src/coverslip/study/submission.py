@@ -25,6 +25,7 @@ BETWEEN_LOOKS = 1.0
 TRIES = 5
 """Times that a question is put to a cluster that is silent for a moment."""
 COMMANDS = ("train", "compare", "search", "velocity", "evaluate", "predict", "audit", "report")
+TOKEN_ADVICE = "set RAY_AUTH_TOKEN, or RAY_AUTH_MODE=token where the token lies in ~/.ray/auth_token"
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
@@ -138,8 +139,9 @@ class JobServer:
 
     def _ask(self, verb: str, path: str, body: dict[str, Any] | None = None, tries: int = TRIES) -> dict[str, Any]:
         headers = {"Content-Type": "application/json"}
-        if "RAY_AUTH_TOKEN" in os.environ:
-            headers["Authorization"] = f"Bearer {os.environ['RAY_AUTH_TOKEN']}"
+        token = cluster_token(self.address)
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.address + path, data=data, headers=headers, method=verb)
         silence: OSError | None = None
@@ -151,12 +153,28 @@ class JobServer:
                     return _as_json(answer.read(), self.address)
             except urllib.error.HTTPError as error:
                 said = error.read().decode(errors="replace").strip().splitlines()
+                advice = f"; {TOKEN_ADVICE}" if error.code in (401, 403) else ""
                 raise UnreachableError(
-                    f"the Ray job server at {self.address} answers {error.code} to {path}: {said[-1] if said else ''}"
+                    f"the Ray job server at {self.address} answers {error.code} to {path}: {said[-1] if said else ''}{advice}"
                 ) from error
             except OSError as error:
                 silence = error
         raise UnreachableError(f"no Ray job server answers at {self.address} ({silence}); check the address") from silence
+
+
+def cluster_token(address: str) -> str:
+    """The token that a cluster asks for, where Ray's own tools would look: `RAY_AUTH_TOKEN`, `RAY_AUTH_TOKEN_PATH`, `~/.ray/auth_token`.
+
+    The last is that of this machine, and goes to other machines only where `RAY_AUTH_MODE` is `token`. Empty where there is none.
+    """
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return os.environ["RAY_AUTH_TOKEN"]
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    here = urlsplit(address).hostname in ("localhost", "127.0.0.1", "::1")
+    if not (named or here or os.environ.get("RAY_AUTH_MODE") == "token"):
+        return ""
+    file = Path(named) if named else Path.home() / ".ray" / "auth_token"
+    return file.read_text(encoding="utf-8").strip() if file.is_file() else ""
 
 
 def _as_json(data: bytes, address: str) -> dict[str, Any]:
