@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -49,11 +50,14 @@ def images_of(folder: Path) -> list[Path]:
 def cli(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Cli:
     def call(*arguments: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["coverslip", *map(str, arguments)])
-        status = 0
+        status, environment = 0, dict(os.environ)
         try:
             main()
         except SystemExit as stop:
             status = int(stop.code or 0)
+        finally:  # what a command tells its process stays in it
+            os.environ.clear()
+            os.environ.update(environment)
         said = capfd.readouterr()
         return Outcome(status, said.out, said.err)
 
