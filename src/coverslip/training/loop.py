@@ -288,11 +288,26 @@ class Learner:
     def note(self) -> str:
         """What a reader of the numbers has to know about the fit; empty when all went well."""
         if not self.diverged:
-            return ""
+            return self._untrained()
         kept = f"those of step {self.best.step}" if self.best.step else "those before the first step of all layers"
         return (
             f"training.learning_rate = {self.config.training.learning_rate} is too large: by step {self.history[-1]['step']} the weights "
             f"were no longer finite numbers, and {kept} are kept; make it smaller"
+        )
+
+    def _untrained(self) -> str:
+        """A note when the weights before the first step did best on the validation part."""
+        steps = self.history[-1]["step"] if self.history else 0
+        if self.best.step or not steps or not len(self.validation):
+            return ""
+        what = (
+            "the model is as it was before it learned"
+            if self.config.training.regime == "scratch"
+            else "all layers but the head are as they were"
+        )
+        return (
+            f"on the {len(self.validation)} validation images the weights after {steps} steps did no better than those before the first, "
+            f"which are kept: {what}. A larger validation part tells better; split.validation = 0 keeps the last weights"
         )
 
     def _judge(self, row: HistoryRow) -> None:

@@ -16,7 +16,7 @@ from coverslip.report.scores import counted_confusion, curves, scored
 from coverslip.report.sections import class_names, draw
 from coverslip.report.sections import warnings as run_warnings
 from coverslip.report.study import compare_figures as figures
-from coverslip.report.study.files import StudyFiles, read_study
+from coverslip.report.study.files import StudyFiles, read_study, untrained
 from coverslip.report.study.page import Block, Card, Listing, Page, Shot
 from coverslip.report.study.weights import weight_block
 
@@ -67,7 +67,7 @@ def page(folder: Path) -> Page:
         kind="compare",
         headline=str(verdict.get("sentence") or "This comparison is not finished; go on with --resume."),
         cards=_cards(table, done, verdict),
-        warnings=_warnings(verdict, best, part),
+        warnings=[*_untrained(study, done), *_warnings(verdict, best, part)],
         blocks=[block for block in found if block is not None],
         facts=_facts(study, done),
         command=str(study.study.get("command") or ""),
@@ -125,6 +125,17 @@ def _cards(table: pd.DataFrame, done: pd.DataFrame, verdict: Mapping[str, Any]) 
 def _warnings(verdict: Mapping[str, Any], best: RunFiles | None, part: str) -> list[tuple[str, str]]:
     notes = [("warning", str(note)) for note in items(dict(verdict), "notes")]
     return [*notes, *(run_warnings(best, part or None) if best is not None else [])]
+
+
+def _untrained(study: StudyFiles, done: pd.DataFrame) -> list[tuple[str, str]]:
+    """A warning about runs whose models are those from before their first step."""
+    names = [str(name) for name in done["model_id"] if untrained(study.run(name))]
+    if not names:
+        return []
+    shown_names = listed([*names[:3], *([f"{len(names) - 3} more"] if len(names) > 3 else [])])
+    return [
+        ("warning", f"Kept the weights from before the first step, for no later ones did better on the validation part: {shown_names}.")
+    ]
 
 
 def _numbers(table: pd.DataFrame, done: pd.DataFrame, verdict: Mapping[str, Any]) -> list[Block]:

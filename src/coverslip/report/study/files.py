@@ -57,3 +57,13 @@ def read_study(folder: Path) -> StudyFiles:
         found = "there is no such folder" if not folder.is_dir() else f"it holds no {STUDY}"
         raise RunFolderError(f"{folder} is not a study folder: {found}. Give the folder that compare, search or velocity wrote")
     return StudyFiles(folder, read_toml(folder / STUDY), read_text(folder / STUDY), read_table(folder / "results.csv"))
+
+
+def untrained(run: RunFiles | None) -> bool:
+    """Whether the model of a run is that from before the first step of all layers, for no later one did better on the validation part."""
+    history = None if run is None else run.history
+    if history is None or not {"phase", "step", "kept"} <= set(history):
+        return False
+    final = history[history["fold"].isna()] if "fold" in history else history
+    kept = final[(final["phase"] == "all") & (final["kept"].astype(str) == "True")]
+    return bool(len(kept)) and bool((kept["step"] == 0).all())

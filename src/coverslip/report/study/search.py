@@ -13,7 +13,7 @@ from coverslip.report.numbers import DASH, count, decimal, duration, finite, lab
 from coverslip.report.page import environment_facts
 from coverslip.report.sections import Drawing, draw
 from coverslip.report.study import search_figures as figures
-from coverslip.report.study.files import StudyFiles, read_study
+from coverslip.report.study.files import StudyFiles, read_study, untrained
 from coverslip.report.study.page import Block, Card, Listing, Page
 
 NAMES = {"log_loss": "log loss", "macro_f1": "macro F1"}
@@ -97,6 +97,9 @@ def _warnings(study: StudyFiles, verdict: Mapping[str, Any], trials: pd.DataFram
     """What a reader must know before believing the numbers."""
     values = within(verdict, "best", "values")
     found = [text for text in (str(within(study.study, "length").get("note") or ""),) if text]
+    for name, words in (("final", "best configuration"), ("defaults", "defaults")):
+        if untrained(study.run(name)):
+            found.append(f"The model of the {words} is that from before the first step: no later one did better on the validation part.")
     for key, stated in within(study.study, "space").items():
         side = _edge(values.get(key), stated)
         if side:

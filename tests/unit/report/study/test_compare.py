@@ -70,6 +70,18 @@ def test_the_best_run_is_shown_on_what_judged_it_where_others_were_judged_on_fol
     assert "out-of-fold predictions and the test part" in text
 
 
+@pytest.mark.parametrize(("kept", "said"), [(0, True), (20, False)])
+def test_a_model_from_before_the_first_step_is_named(tmp_path: Path, kept: int, said: bool) -> None:
+    folder = make_study(tmp_path / "gel")
+    steps = np.arange(0, 21)
+    history = pd.DataFrame({"fold": "", "phase": "all", "step": steps, "epoch": steps / 3, "train_loss": 1.0, "kept": ""})
+    history.loc[history["step"] == kept, "kept"] = "True"
+    history.to_csv(folder / "runs" / "cpu-vgg16-single-adam" / "history.csv", index=False)
+    text = write_study_report(folder).read_text(encoding="utf-8")
+    words = "Kept the weights from before the first step, for no later ones did better on the validation part: cpu-vgg16-single-adam."
+    assert (words in text) == said
+
+
 def test_no_label_lies_over_another(study: Path) -> None:
     table = _table(read_study(study))
     assert len(table) == 24
