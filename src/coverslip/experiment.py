@@ -21,7 +21,7 @@ from coverslip.neighbours import Neighbours
 from coverslip.pictures import save_pictures
 from coverslip.preparing import Prepared, prepare, split_facts
 from coverslip.record import KeepBundle, RunFolder, Stopwatch, always
-from coverslip.remembering import find_neighbours
+from coverslip.remembering import find_neighbours, with_pictures
 from coverslip.runtime import Progress, no_progress
 from coverslip.structures import PARTS, RunResult, Task, class_counts
 from coverslip.training.fit import Fitted
@@ -93,8 +93,11 @@ def run(
             metrics = summarise_numbers(data, predictions, decision)
             if data.table.task is Task.MULTILABEL:
                 metrics["thresholds"] = threshold_table(data, fitted, folds, decision)
+        kept = keep_bundle(metrics)
+        if kept or pictures:
+            neighbours = with_pictures(neighbours, data)
         bundle = make_bundle(data, fitted, decision, learner, metrics, recipe, neighbours)
-        if keep_bundle(metrics):
+        if kept:
             with watch("bundle"):
                 save_bundle(bundle, place.path / "bundle", sample_images(data), model_card(bundle, metrics))
         far = neighbours.note if neighbours is not None else ""

@@ -39,6 +39,8 @@ PAIRS = 8
 WITH_AND_WITHOUT = 4
 """Images with a class, and as many without it, of each class that an image may carry beside others."""
 THUMBNAIL = 112
+MISSED = 1e-3
+"""Weight of labels that were missed among wrong decisions to explain: they come after those that were said."""
 EXPLAINED = 4
 """Wrong decisions, and right ones, that are explained."""
 
@@ -274,12 +276,14 @@ def _explained(album: Album, judged: Predictions, model: Bundle, *, learned: boo
 def explained_cases(judged: Predictions, most: int = EXPLAINED) -> list[tuple[str, int, int]]:
     """(kind, number, column) of the most confident wrong decisions, worst first, and of the most confident right ones, classes in turn.
 
-    With several labels an image, the label is the one that is furthest off, or the surest of those that are carried.
+    With several labels an image, the label is the surest of those that are said and not so, for a label that was missed has little to
+    show; of images that are all right, the surest of those that are carried.
     """
     assert judged.targets is not None
     rows = np.arange(len(judged))
     if judged.task is Task.MULTILABEL:
-        off = np.abs(judged.scores - judged.targets) * (judged.predicted != judged.targets)
+        said, missed = judged.predicted * (1 - judged.targets), (1 - judged.predicted) * judged.targets
+        off = judged.scores * said + MISSED * (1 - judged.scores) * missed
         sure = judged.scores * judged.targets * (judged.predicted == judged.targets).all(axis=1, keepdims=True)
     else:
         right = judged.predicted == judged.targets
@@ -291,7 +295,8 @@ def explained_cases(judged: Predictions, most: int = EXPLAINED) -> list[tuple[st
     ranked = np.argsort(-sure, axis=0, kind="stable")
     firsts: dict[int, int] = {}
     for turn in range(min(most, len(judged))):
-        for column, row in enumerate(ranked[turn].tolist()):
+        for column in np.argsort(-sure.max(axis=0), kind="stable").tolist():
+            row = int(ranked[turn, column])
             if sure[row, column] > 0:
                 firsts.setdefault(row, column)
     return wrong + [("explained_right", row, column) for row, column in list(firsts.items())[:most]]

@@ -25,24 +25,30 @@ def find_neighbours(data: Prepared, fitted: Fitted) -> Neighbours | None:
     What is far is measured on the validation part. Where that is too small or was trained on, as after folds, it is measured on the
     training images themselves, each without those that are tied to it.
     """
-    kept = data.config.bundle.neighbours
-    if kept == "none":
+    if data.config.bundle.neighbours == "none":
         return None
-    learned = data.split.rows("train") if data.split.folds is None else data.split.rows("train", "validation")
-    rows = evenly(learned, MOST)
-    shown = kept == "thumbnails"
-    found = Neighbours.of(
-        fitted.vectors(data.samples, rows),
-        [data.table.label_text(row) for row in rows],
-        [data.table.images[row] for row in rows] if shown else (),
-        [_thumbnail(data, row) for row in rows.tolist()] if shown else (),
-    )
+    rows = remembered(data)
+    found = Neighbours.of(fitted.vectors(data.samples, rows), [data.table.label_text(row) for row in rows])
     validation = evenly(data.split.rows("validation"), REFERENCE)
     if data.split.folds is None and len(validation) >= FEWEST:
         far, source = found.distances(fitted.vectors(data.samples, validation)), "validation images"
     else:
         far, source = found.own_distances(data.samples.ties[rows]), "training images among themselves"
     return replace(found, reference=np.sort(far), source=source)
+
+
+def with_pictures(neighbours: Neighbours | None, data: Prepared) -> Neighbours | None:
+    """The same with names and small pictures of the images, where the config allows it; for a bundle that is kept."""
+    if neighbours is None or data.config.bundle.neighbours != "thumbnails":
+        return neighbours
+    rows = remembered(data).tolist()
+    names, pictures = (data.table.images[row] for row in rows), (_thumbnail(data, row) for row in rows)
+    return replace(neighbours, images=tuple(names), thumbnails=tuple(pictures))
+
+
+def remembered(data: Prepared) -> IntArray:
+    """The rows of the training images that are kept."""
+    return evenly(data.split.rows("train") if data.split.folds is None else data.split.rows("train", "validation"), MOST)
 
 
 def evenly(rows: IntArray, most: int) -> IntArray:

@@ -22,12 +22,18 @@ def test_the_surest_wrong_and_right_cases_are_explained_classes_in_turn() -> Non
     ]  # fmt: skip
 
 
-def test_with_several_labels_the_label_is_the_one_that_is_furthest_off_or_surest() -> None:
+def test_with_several_labels_the_label_is_the_one_that_is_surest_of_those_said() -> None:
     scores = [[0.9, 0.8], [0.1, 0.05], [0.7, 0.1], [0.2, 0.1]]
     found = explained_cases(judged(scores, [[1, 1], [0, 1], [0, 0], [0, 0]], Task.MULTILABEL))
-    assert found == [("explained_wrong", 1, 1), ("explained_wrong", 2, 0), ("explained_right", 0, 0)]
+    assert found == [("explained_wrong", 2, 0), ("explained_wrong", 1, 1), ("explained_right", 0, 0)]
 
 
 def test_nothing_wrong_or_nothing_right_is_no_case() -> None:
     assert {case[0] for case in explained_cases(judged([[1, 0], [0, 1]], [0, 1], Task.BINARY))} == {"explained_right"}
     assert {case[0] for case in explained_cases(judged([[1, 0], [0, 1]], [1, 0], Task.BINARY))} == {"explained_wrong"}
+
+
+def test_the_surest_classes_come_first() -> None:
+    scores = np.eye(3)[[0, 1, 2]] * [0.6, 0.9, 0.8] + 0.01
+    found = explained_cases(judged(scores.tolist(), [0, 1, 2], Task.MULTICLASS), most=2)
+    assert found == [("explained_right", 1, 1), ("explained_right", 2, 2)]
