@@ -78,7 +78,8 @@ def test_a_picture_of_something_else_is_unlike_all_training_images(cli: Cli, mar
     for name, pixels in (("noise", noise), ("dark", noise // 16), ("white", np.full_like(noise, 255))):
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")
     (tmp_path / "broken.png").write_bytes(b"nothing")
-    assert cli("predict", marked_run, tmp_path, "--out", tmp_path / "p.csv").status == 0
+    outcome = cli("predict", marked_run, tmp_path, "--out", tmp_path / "p.csv")
+    assert (outcome.status, "3 images predicted, 3 of them marked as uncertain" in outcome.out) == (0, True)
     said = pd.read_csv(tmp_path / "p.csv", keep_default_na=False).set_index("image")["uncertain"]
     assert said["broken.png"] == ""
     assert [name for name in ("noise", "dark", "white") if "unlike" in said[f"{name}.png"]] == ["noise", "dark", "white"]

@@ -18,7 +18,9 @@ from coverslip.data.pixels import GREY, RGB, Geometry, Normalisation
 from coverslip.data.reading import Reading
 from coverslip.errors import BundleError, MissingInputError
 from coverslip.evaluation.decision import Decision
+from coverslip.evaluation.uncertainty import Conformal
 from coverslip.models.classifier import build_classifier
+from coverslip.neighbours import Neighbours
 from coverslip.network import Network
 from coverslip.runtime import hash_file
 from coverslip.structures import Channel, Task
@@ -368,3 +370,41 @@ def test_a_sample_outside_the_bundle_is_not_read(folder: Path, tmp_path: Path) -
     edit(folder / "sample" / "expected.json", lambda expected: expected["images"].__setitem__(0, "../../outside.png"))
     with pytest.raises(BundleError, match="cannot run"):
         self_test(load_bundle(folder, precision="32"), folder)
+
+
+def remembering(bundle: Bundle, **changes: Any) -> Bundle:
+    """The bundle with the features of some images, and doubts that are calibrated."""
+    stored = np.stack([bundle.network.geometry.apply(image) for image in images(n=12)])
+    features = bundle.network.scores_and_features([stored])[1]
+    found = Neighbours.of(features, ["a"] * 12, [f"{k}.png" for k in range(12)])
+    neighbours = replace(found, reference=np.linspace(0.1, 0.4, 9), source="validation images")
+    decision = replace(bundle.decision, conformal=Conformal(0.9, 30, 0.4))
+    return replace(bundle, **({"neighbours": neighbours, "decision": decision} | changes))
+
+
+def test_doubts_and_neighbours_survive(tmp_path: Path) -> None:
+    bundle = remembering(bundle_of())
+    save_bundle(bundle, tmp_path / "bundle", images(), "")
+    opened = load_bundle(tmp_path / "bundle", precision="32")
+    assert opened.decision.conformal == bundle.decision.conformal
+    stored = np.stack([bundle.network.geometry.apply(image) for image in images(n=20)])
+    said = []
+    for one in (bundle, opened):
+        scores, distances = one.scores_and_distances([stored])
+        assert distances is not None
+        np.testing.assert_allclose(scores, bundle.scores([stored]), atol=1e-5)
+        said.append(one.uncertain(scores, one.decide(scores), distances))
+    assert said[0] is not None
+    assert said[1] is not None
+    assert said[0].tolist() == said[1].tolist()
+    assert len(set(said[0].tolist())) > 1
+    assert bundle.uncertain(scores, bundle.decide(scores)) is not None, "by score alone, where distances are not known"
+    assert bundle_of().uncertain(scores, bundle.decide(scores)) is None
+
+
+def test_neighbours_of_another_model_are_refused(tmp_path: Path) -> None:
+    bundle = bundle_of()
+    strange = replace(Neighbours.of(np.ones((3, 5), np.float32), ["a"] * 3), source="validation images")
+    with pytest.raises(BundleError, match="belongs to another model: its vectors hold 6 numbers, not 65"):
+        save_bundle(replace(bundle, neighbours=strange), tmp_path / "bundle", images(), "")
+    assert not (tmp_path / "bundle").exists()

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ from torch import Tensor
 from coverslip.config import AugmentConfig, ModelConfig
 from coverslip.data.pixels import GREY, RGB, Geometry, Normalisation
 from coverslip.models.classifier import build_classifier
+from coverslip.models.groups import GroupedClassifier
 from coverslip.network import Network, chunks
 
 CPU = torch.device("cpu")
@@ -116,3 +118,36 @@ def test_chunks_cover_the_rows_in_order(n: int, size: int, lengths: list[int]) -
     parts = list(chunks(array, rows, size))
     assert [len(part) for part in parts] == lengths
     assert [int(value) for part in parts for value in part.ravel()] == rows.tolist()
+
+
+@pytest.mark.parametrize("tta", ["none", "flips"])
+@pytest.mark.parametrize("settled", [False, True])
+def test_one_pass_gives_the_same_scores_and_what_the_head_sees(tta: str, settled: bool) -> None:
+    net, pixels = network(tta=tta, settled=settled), stored(7)
+    scores, features = net.scores_and_features(chunks(pixels, np.arange(7), size=3))
+    np.testing.assert_allclose(scores, net.scores([pixels]), atol=1e-6)
+    with torch.no_grad():
+        expected = net.classifier.backbone(net.batch(pixels))  # of the image as it is, whatever the copies
+    assert features.dtype == np.float32
+    np.testing.assert_allclose(features, expected.numpy(), atol=1e-4)
+
+
+def test_class_groups_put_what_their_heads_see_side_by_side() -> None:
+    first, second, pixels = network(classes=2), network(classes=1), stored(5)
+    with torch.no_grad():
+        for parameter in second.classifier.backbone.parameters():
+            parameter.mul_(1.1)
+    grouped = GroupedClassifier([first.classifier, second.classifier], [(0, 2), (1,)])  # type: ignore[list-item]
+    net = replace(first, classifier=grouped, several=True, _folded=None)
+    scores, features = net.scores_and_features([pixels])
+    np.testing.assert_allclose(scores, net.scores([pixels]), atol=1e-6)
+    size = first.classifier.backbone.features
+    assert features.shape == (5, 2 * size)
+    np.testing.assert_allclose(features[:, :size], first.scores_and_features([pixels])[1], atol=1e-5)
+    assert np.abs(features[:, size:] - features[:, :size]).max() > 1e-3
+
+
+def test_logits_are_those_of_one_look() -> None:
+    net, pixels = network(tta="flips", settled=True), stored(40)
+    logits = net.logits(net.batch(pixels))
+    np.testing.assert_allclose(net.probabilities(logits).numpy(), by_hand(net, pixels).numpy(), atol=1e-5)

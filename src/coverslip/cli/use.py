@@ -61,7 +61,9 @@ def predict(
         reasons = [f"{image}: {error}" for image, error in zip(bad["image"], bad["error"], strict=True)]
         why = some(reasons) if form == "submission" else "the column `error` says why"
         err.print(f"{len(bad)} of {len(frame)} images could not be read; {why}", markup=False, style="yellow")
-    out.print(f"{len(frame) - len(bad)} images predicted: {written}", markup=False)
+    doubtful = int((~frame["uncertain"].isin(["", "no"])).sum())
+    marked = f", {doubtful} of them marked as uncertain" if doubtful else ""
+    out.print(f"{len(frame) - len(bad)} images predicted{marked}: {written}", markup=False)
 
 
 def _predict_in_parts(
