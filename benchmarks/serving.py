@@ -60,8 +60,9 @@ def make_bundle(place: Path, files: list[Path]) -> Path:
     with torch.no_grad():
         head = classifier.head
         assert isinstance(head, torch.nn.Linear)
-        head.bias.sub_(logits.mean(dim=0)).div_(logits.std(dim=0))
-        head.weight.div_(logits.std(dim=0)[:, None])
+        spread = 4 * logits.std(dim=0)
+        head.bias.sub_(logits.mean(dim=0)).div_(spread)
+        head.weight.div_(spread[:, None])
     bundle = Bundle(replace(network, settled=True), Task.MULTICLASS, CLASSES, Decision(Task.MULTICLASS), reading, {})
     save_bundle(bundle, place, images[:3], "# benchmark\n")
     return place

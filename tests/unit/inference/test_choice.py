@@ -12,6 +12,7 @@ from coverslip.config import AugmentConfig
 from coverslip.data.cache import cache_entries
 from coverslip.data.decoding import PixelArray
 from coverslip.errors import ConfigError, ExportError
+from coverslip.graphs import exporting
 from coverslip.inference import RUNTIMES, Runtimes
 from coverslip.inference.choice import LARGEST_DIFFERENCE, WORTH_PREPARING, images_between, largest_difference
 from coverslip.inference.torch_runtime import TorchRuntime
@@ -141,3 +142,29 @@ def test_where_training_images_are_known_every_engine_gives_the_features_of_torc
         assert found[1] is not None
         assert found[1].dtype == np.float32
         np.testing.assert_allclose(found[1], features, atol=1e-4)
+
+
+def test_a_model_that_cannot_be_a_graph_stays_with_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exporting, "LARGEST", 10_000)
+    monkeypatch.setenv("COVERSLIP_CACHE", str(tmp_path / "cache"))
+    place = tmp_path / "bundle"
+    save_bundle(bundle_of(classes=("a", "b", "c")), place, images(), "# card\n")
+    assert Runtimes(opened(place), place).runtime().name == "torch"
+    (choice,) = (tmp_path / "cache" / "graphs").glob("*/choice.json")
+    refused = json.loads(choice.read_text())["refused"]
+    assert {"onnx", "openvino"} <= set(refused)
+    assert "an ONNX file holds 2" in refused["onnx"]
+    with pytest.raises(ExportError, match="predict with --runtime torch"):
+        Runtimes(opened(place), place, "onnx").runtime()
+
+
+def test_a_choice_whose_graph_went_away_is_no_end(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COVERSLIP_CACHE", str(tmp_path / "cache"))
+    runtimes = Runtimes(opened(folder), folder)
+    runtimes.runtime()
+    (entry,) = (tmp_path / "cache" / "graphs").iterdir()
+    (entry / "choice.json").write_text(json.dumps({"runtime": "openvino"}))
+    assert Runtimes(opened(folder), folder).runtime(1).name == "openvino"
+    (entry / "network.onnx").unlink()
+    (entry / "failed.txt").write_text("it is gone")
+    assert Runtimes(opened(folder), folder).runtime(1).name == "torch"
