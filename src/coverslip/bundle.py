@@ -219,15 +219,15 @@ def find_bundle(path: str | Place) -> Path:
 
 
 def local_bundle(where: str | Place) -> Path:
-    """The folder of a bundle or a run; what lies at a URL, or in a repository `hf://owner/name`, is copied here first, once a content.
+    """The folder of a bundle or a run; what lies at a URL or in a repository `hf://owner/name` is copied here first, once for each content.
 
     Raises:
         MissingInputError: no bundle there.
         BundleError: its description is damaged.
         UnreachableError: the store does not answer.
     """
-    if not isinstance(where, URL) and is_address(where):
-        return fetch_bundle(where)
+    if is_address(where):
+        return fetch_bundle(str(where))
     url = place(where)
     if isinstance(url, Path):
         return url

@@ -35,8 +35,8 @@ class Repository:
         return f"hf://{self.name}" + (f"@{self.revision}" if self.revision else "")
 
 
-def is_address(path: str | Path) -> bool:
-    """Whether a path is the address of a repository.
+def is_address(path: object) -> bool:
+    """Whether a path, or a URL, is the address of a repository.
 
     >>> is_address("hf://lab/gels"), is_address(Path("hf://lab/gels")), is_address("runs/gels")
     (True, True, False)
