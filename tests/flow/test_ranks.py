@@ -25,9 +25,9 @@ SETTINGS = (
 SCRIPT = Path(__file__).with_name("eager_checkpoints.py")
 
 
-def torchrun(processes: int, *arguments: object, script: Path | None = None, seconds: float = 60.0) -> subprocess.Popen[str]:
+def torchrun(processes: int, *arguments: object, script: Path | None = None, seconds: float = 120.0) -> subprocess.Popen[str]:
     """Start `coverslip` in several processes; a step may take so many seconds."""
-    begin = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", "0"]
+    begin = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     what = [str(script)] if script else ["-m", "coverslip"]
     environment = os.environ | {"COVERSLIP_RANK_TIMEOUT": str(seconds), "OMP_NUM_THREADS": "1"}
     line = [sys.executable, *begin, *what, *map(str, arguments)]
