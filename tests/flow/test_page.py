@@ -253,6 +253,17 @@ def test_another_model_looks_at_the_same_images(page: Page, gels: Path) -> None:
     page.locator(".card .label").nth(1).wait_for()
 
 
+def test_a_connection_that_breaks_is_said_and_can_be_tried_again(page: Page, gels: Path) -> None:
+    page.context.set_offline(True)
+    add(page, images_of(gels)[:3], 3)
+    page.locator(".notice.problem", has_text="no connection to the server").wait_for()
+    assert page.locator(".card .error").all_text_contents() == ["no connection to the server: is it still running?"] * 3
+    page.context.set_offline(False)
+    page.click("#retry")
+    page.locator(".card .label").nth(2).wait_for()
+    assert page.locator(".card .error:visible").count() == page.locator(".notice").count() == 0
+
+
 def test_the_heat_map_comes_with_the_picture(page: Page, server: Server, gels: Path, cells: Path) -> None:
     add(page, images_of(gels)[:1], 1)
     page.locator(".look").click()
@@ -306,9 +317,26 @@ def test_nothing_overlaps_or_is_cut_off(browser: Browser, server: Server, gels: 
         look_at(page, f"{look}-cells-detail", 60, tmp_path)
 
 
+@pytest.mark.parametrize("look", LOOKS)
+def test_the_document_for_people(browser: Browser, server: Server, tmp_path: Path, look: str) -> None:
+    with opened(browser, server, look) as page:
+        page.click("text=From a program")
+        page.locator(".operation").nth(7).wait_for()
+        look_at(page, f"{look}-docs", 10, tmp_path)
+        headings = page.locator(".operation h2").all_text_contents()
+        document = server.get("/openapi.json").json()
+        operations = [f"{method.upper()} {path}" for path, item in document["paths"].items() for method in item]
+        assert headings[: len(operations)] == operations
+        assert len(operations) == 6
+        fields = (
+            page.locator(".operation", has=page.locator("h2", has_text="Prediction")).last.locator("td:first-child").all_text_contents()
+        )
+        assert fields == list(document["components"]["schemas"]["Prediction"]["properties"])
+
+
 def test_the_files_of_the_page_name_no_outside_address() -> None:
     found = [entry for entry in resources("coverslip.serve.page").iterdir() if entry.name.endswith((".html", ".css", ".js"))]
-    assert len(found) >= 9
+    assert len(found) >= 11
     for entry in found:
         assert re.findall(r"(?:https?:)?//[\w.-]+\.\w+|@import|url\(", entry.read_text(encoding="utf-8")) == [], entry.name
 

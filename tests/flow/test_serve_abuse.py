@@ -178,6 +178,22 @@ def test_a_full_queue_says_come_back(strict: Server, gels: Path) -> None:
     assert lives(strict, gels)
 
 
+def test_bodies_of_all_clients_together_are_bounded(strict: Server, gels: Path) -> None:
+    part = multipart(strict, bytes(1_950_000))[:1_900_000]
+    others = [strict.connect() for _ in range(5)]
+    try:
+        for connection in others:
+            connection.settimeout(5)
+            connection.sendall(part)
+        full = b"".join(_rest(connection) for connection in others)
+    finally:
+        for connection in others:
+            connection.close()
+    assert b"HTTP/1.1 429" in full
+    assert b"too many images are being sent at one time" in full
+    assert lives(strict, gels)
+
+
 def png_that_says(height: int, width: int, rows: bytes = b"") -> bytes:
     """A PNG file whose header speaks of that many pixels."""
 

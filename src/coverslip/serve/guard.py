@@ -13,8 +13,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from coverslip.errors import ConfigError
 from coverslip.serve.refusals import Refusal, RefusalResponse
 
-OPEN_PATHS = ("/health", "/", "/page/")
-"""What needs no token: whether the server lives, and the page, which asks for the token itself. A `/` at the end opens what is below."""
+OPEN_PATHS = ("/health", "/", "/docs", "/page/")
+"""What needs no token: whether the server lives, and the pages, which ask for the token. A `/` at the end opens what is below."""
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]", "::1")
 

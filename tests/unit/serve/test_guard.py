@@ -31,7 +31,7 @@ def test_tokens_that_no_header_can_carry(token: str) -> None:
 
 
 def test_what_is_open() -> None:
-    assert [path for path in ("/", "/health", "/page/app.js") if not is_open(path)] == []
+    assert [path for path in ("/", "/docs", "/health", "/page/app.js") if not is_open(path)] == []
     closed = ("/predict", "/explain", "/model", "/models", "/metrics", "/openapi.json", "/healthy", "/page", "//page/", "/pages/x")
     assert [path for path in closed if is_open(path)] == []
 

@@ -31,6 +31,8 @@ export const modelNames = async () => (await ask("models")).models;
 
 export const describe = (name) => ask(`model?${new URLSearchParams({ model: name })}`);
 
+export const openapi = () => ask("openapi.json");
+
 /** Predictions of samples, each an array of files, in their order. */
 export async function predict(model, samples, signal, busy) {
   const query = new URLSearchParams({ model, thumbnails: "true" });
