@@ -28,7 +28,8 @@ class Client:
         headers = [(b"host", b"localhost"), (b"content-type", b"multipart/form-data; boundary=x")]
         scope = {
             "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http", "path": path,
-            "raw_path": b"", "query_string": b"", "root_path": "", "headers": headers, "server": ("localhost", 80), "client": ("localhost", 1), "state": {},
+            "raw_path": b"", "query_string": b"", "root_path": "", "headers": headers,
+            "server": ("localhost", 80), "client": ("localhost", 1), "state": {},
         }  # fmt: skip
         messages = [{"type": "http.request", "body": body, "more_body": False}]
         sent: list[dict[str, Any]] = []
