@@ -151,7 +151,10 @@ class Reading:
         """One file, upright, and the SHA-256 of its bytes."""
         if file.suffix.lower() in BIO_SUFFIXES:
             with local_copy(file) as path:
-                return read_bio(path, self.max_pixels, self.projection), hash_file(path)
+                try:
+                    return read_bio(path, self.max_pixels, self.projection), hash_file(path)
+                except ImageReadError as error:  # it may name the copy, which nobody asked for
+                    raise ImageReadError(str(error).replace(str(path), file.name)) from None
         data = read_bytes(file, self.max_pixels)
         decoded = decode_image(data, max_pixels=self.max_pixels, projection=self.projection)
         return decoded, hashlib.sha256(data).hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import sys
+import tempfile
 from pathlib import Path
 
 import imagecodecs
@@ -12,6 +13,7 @@ import pytest
 
 from coverslip.data.bio import BIO_SUFFIXES, read_bio
 from coverslip.data.decoding import ImageReadError
+from coverslip.data.reading import FileContent, Reading
 from coverslip.errors import MissingExtraError
 
 random = np.random.default_rng(0)
@@ -123,6 +125,22 @@ def test_czi_grey_and_colour(tmp_path):
         image = read_bio(path, MOST)
         assert np.array_equal(image.pixels, COLOUR)
         assert (image.mode, image.names) == ("RGB", ())
+
+
+def test_a_file_in_memory_gives_the_same_and_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    path = write_czi(tmp_path / "colour.czi", [({"Y": 0, "X": 0}, COLOUR)], [])
+    pixels, facts = Reading().read([FileContent("../of/another.CZI", path.read_bytes())])
+    expected, facts_of_file = Reading().read([path])
+    assert np.array_equal(pixels, expected)
+    assert facts == facts_of_file
+    for suffix in BIO_SUFFIXES:
+        for content in (b"", b"this is text, not pixels" * 40, b"\xda\xce\xbe\x0a" + bytes(600)):
+            with pytest.raises(ImageReadError, match=f"not a whole {suffix[1:].upper()} file") as caught:
+                Reading().read([FileContent(f"a{suffix}", content)])
+            assert str(tmp_path) not in str(caught.value)
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def test_czi_mosaic_is_put_together(tmp_path):

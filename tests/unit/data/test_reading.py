@@ -17,7 +17,7 @@ from PIL import Image
 from coverslip.config import DataConfig
 from coverslip.data.decoding import ImageReadError
 from coverslip.data.pixels import GREY, RGB, Geometry, Normalisation
-from coverslip.data.reading import Facts, Reading, joint_hash, stated_channels
+from coverslip.data.reading import Facts, FileContent, Reading, joint_hash, stated_channels
 from coverslip.data.scan import hash_files
 from coverslip.structures import Channel, Table, Task
 
@@ -209,6 +209,18 @@ def test_channels_have_to_be_asked_for(tmp_path: Path, names: tuple[str, ...], s
 
 
 # Several files that do not fit ----------------------------------------------------------------------------------------
+
+
+def test_files_in_memory_are_read_as_those_on_disk(tmp_path: Path) -> None:
+    files = save_each(tmp_path, PLANES[:2])
+    contents = [FileContent(f"/no/such/folder/{file.name}", file.read_bytes()) for file in files]
+    how = reading("red", "green")
+    on_disk, in_memory = how.read(files), how.read(contents)
+    assert np.array_equal(on_disk[0], in_memory[0])
+    assert on_disk[1] == in_memory[1]
+    broken = [contents[0], FileContent("b.png", b"text")]
+    with pytest.raises(ImageReadError, match=r"channel 'green', b\.png: not an image"):
+        how.read(broken)
 
 
 def test_a_missing_file_names_its_channel(tmp_path: Path) -> None:
