@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from starlette.datastructures import UploadFile
@@ -64,14 +64,12 @@ class Uploads:
 
     async def _read(self, request: Request) -> list[FileContent]:
         try:
-            async with asyncio.timeout(self._limits.upload_seconds):
-                form = await request.form(max_files=self._limits.images * FILES_OF_A_SAMPLE, max_fields=8, max_part_size=65_536)
-                async with form_closed(form):
-                    files = [
-                        FileContent(_plain(part.filename or ""), await part.read())
-                        for part in form.getlist(FIELD)
-                        if isinstance(part, UploadFile)
-                    ]
+            async with (
+                asyncio.timeout(self._limits.upload_seconds),
+                request.form(max_files=self._limits.images * FILES_OF_A_SAMPLE, max_fields=8, max_part_size=65_536) as form,
+            ):
+                sent = [part for part in form.getlist(FIELD) if isinstance(part, UploadFile)]
+                files = [FileContent(_plain(part.filename or ""), await part.read()) for part in sent]
         except TimeoutError:
             raise Refusal(408, f"the request did not arrive within {self._limits.upload_seconds:g} seconds") from None
         except HTTPException as error:  # Starlette's, of a body that is no multipart form
@@ -83,23 +81,14 @@ class Uploads:
         return files
 
 
-@asynccontextmanager
-async def form_closed(form: object) -> AsyncIterator[None]:
-    """Close the temporary files of a form."""
-    try:
-        yield
-    finally:
-        await form.close()  # type: ignore[attr-defined]
-
-
 class _Counted(Request):
     """A request whose body is counted while it comes."""
 
-    def __init__(self, request: Request, count: object) -> None:
+    def __init__(self, request: Request, count: Callable[[int], None]) -> None:
         async def receive() -> Message:
             message = await request.receive()
             if message["type"] == "http.request":
-                count(len(message.get("body", b"")))  # type: ignore[operator]
+                count(len(message.get("body", b"")))
                 if not message.get("more_body", False):
                     request.scope["coverslip.body_read"] = True
             return message
