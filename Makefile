@@ -23,7 +23,7 @@ test: $(DEV_STAMP)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest --ignore=tests/real
+	$(BIN)/python -m pytest --ignore=tests/real --numprocesses=logical --maxprocesses=4 --dist=loadfile
 
 acceptance: $(DEV_STAMP)
 	$(BIN)/python benchmarks/acceptance.py

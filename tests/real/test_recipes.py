@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from coverslip.report import write_report
 from coverslip.start import begin
 from coverslip.structures import RunResult
 from coverslip.training.recipes import recipe_names
+from servers import coverslip_server
 
 SHORT = ("training.minutes=0.5", "intervals.resamples=200")
 CELLS = (*SHORT, "model.backbone=mobilenetv2_100", "pixels.height=128", "pixels.width=128")
@@ -46,29 +49,51 @@ def test_every_recipe_is_tested() -> None:
     assert set(EXPORTED) < set(RECIPES)
 
 
-@pytest.mark.parametrize("recipe", sorted(RECIPES))
-def test_recipe_runs_to_a_report(recipe: str, data_folder: Path, weights_folder: Path, tmp_path: Path) -> None:
+Trained = Callable[[str], RunResult]
+
+
+@pytest.fixture(scope="module")
+def trained(data_folder: Path, weights_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """The run of a recipe, made once."""
     assert os.environ["COVERSLIP_WEIGHTS"]
-    folder, settings = RECIPES[recipe]
-    leak = ("data.on_leak=warn",)
-    start = begin(str(data_folder / folder), recipe=recipe, settings=(*settings, *leak), out=tmp_path / "run", resume=False)
-    result = run(start.config, start.folder, recipe=recipe)
+
+    @cache
+    def make(recipe: str) -> RunResult:
+        folder, settings = RECIPES[recipe]
+        out = tmp_path_factory.mktemp("runs") / recipe
+        start = begin(str(data_folder / folder), recipe=recipe, settings=(*settings, "data.on_leak=warn"), out=out, resume=False)
+        return run(start.config, start.folder, recipe=recipe)
+
+    return make
+
+
+def some_samples(result: RunResult, root: Path) -> list[Path]:
+    """Five images of a run, named as `predict` takes them."""
+    names = pd.read_csv(result.folder / "split.csv")["image"]
+    return [root / image for image in names.iloc[:: max(1, len(names) // 5)][:5]]
+
+
+def images_of(folder: str, data_folder: Path) -> Path:
+    """Where the images of a data set lie."""
+    return data_folder / folder.removesuffix("labels.csv").replace("train.csv", "images")
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES))
+def test_recipe_runs_to_a_report(recipe: str, trained: Trained, data_folder: Path, tmp_path: Path) -> None:
+    result, folder = trained(recipe), RECIPES[recipe][0]
     part = result.metrics.get("test") or result.metrics["folds"]
     number = part["macro_f1" if result.metrics["task"] == "multilabel" else "accuracy"]
     if recipe not in TOO_FEW_TO_LEARN:
         assert number["value"] >= LEAST[recipe]
         assert number["low"] <= number["value"] <= number["high"]
     assert write_report(result.folder).stat().st_size > 50_000
-    split = pd.read_csv(result.folder / "split.csv")
-    some = split["image"].iloc[:: max(1, len(split) // 5)][:5]
-    root = data_folder / folder.removesuffix("labels.csv").replace("train.csv", "images")
-    model = Model(result.folder)
-    predicted = model.predict([root / image for image in some])
+    model, some = Model(result.folder), some_samples(result, images_of(folder, data_folder))
+    predicted = model.predict(some)
     labels = predicted["predicted"].str.split("|").explode()
     assert labels[labels != ""].isin(json.loads((result.bundle / "model.json").read_text())["classes"]).all()
     assert (predicted["error"] == "").all()
     assert predicted["uncertain"].isin(["no", "score", "unlike", "score|unlike"]).all()
-    why = Explainer(model).explain(root / some.iloc[0], check="quick")
+    why = Explainer(model).explain(some[0], check="quick")
     assert np.isfinite(why.map).all()
     assert why.method == "gradcam"
     assert len(why.neighbours) == 6
@@ -76,7 +101,7 @@ def test_recipe_runs_to_a_report(recipe: str, data_folder: Path, weights_folder:
     explained = [entry for entry in json.loads((result.folder / "pictures" / "index.json").read_text()) if "explained" in entry["kind"]]
     assert 1 <= len(explained) <= 8
     if recipe in EXPORTED:
-        check_exports(result, [root / image for image in some], tmp_path)
+        check_exports(result, some, tmp_path)
 
 
 def check_exports(result: RunResult, images: list[Path], place: Path) -> None:
@@ -89,6 +114,32 @@ def check_exports(result: RunResult, images: list[Path], place: Path) -> None:
         found = Model(result.folder, device="cpu", runtime=runtime).predict(images)
         assert list(found["predicted"]) == list(expected["predicted"])
         assert np.abs(found[scores] - expected[scores]).to_numpy().max() <= 1e-3
+
+
+def test_the_bundles_are_served_together(trained: Trained, data_folder: Path) -> None:
+    """What `predict` says, over HTTP, on real images; and where the model looked."""
+    results = {recipe: trained(recipe) for recipe in EXPORTED}
+    served = 0
+    with coverslip_server(*(f"{recipe}={result.folder}" for recipe, result in results.items())) as server:
+        for recipe, result in results.items():
+            model, some = (
+                Model(result.folder, device="cpu", runtime="torch"),
+                some_samples(result, images_of(RECIPES[recipe][0], data_folder)),
+            )
+            files = [file for image in some for file in model.list_samples([image])[0][0]]
+            answer = server.send(f"/predict?model={recipe}", [(file.name, file.read_bytes()) for file in files])
+            assert answer.status_code == 200, answer.text
+            expected, found = model.predict(some), answer.json()["predictions"]
+            assert len(found) == len(expected) == 5
+            for one, (_, row) in zip(found, expected.iterrows(), strict=True):
+                assert "|".join(one["decision"]) == row["predicted"]
+                assert one["uncertain"] == row["uncertain"]
+                assert all(abs(value - row[f"p_{name}"]) <= 1e-3 for name, value in one["probabilities"].items())
+            sample = model.list_samples([some[0]])[0][0]
+            shown = server.send(f"/explain?model={recipe}", [(file.name, file.read_bytes()) for file in sample])
+            assert shown.json()["overlay"].startswith("data:image/png;base64,")
+            served += 1
+    assert served == 5
 
 
 def test_gel_in_full(data_folder: Path, weights_folder: Path, tmp_path: Path) -> None:

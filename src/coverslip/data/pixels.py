@@ -18,7 +18,7 @@ from torch import Tensor
 
 from coverslip.data.decoding import ImageReadError, PixelArray
 from coverslip.data.images import LUMA
-from coverslip.data.resize import resize_columns, resize_rows
+from coverslip.data.resize import HALF, resize_columns, resize_rows
 
 Fit = Literal["squash", "letterbox", "crop"]
 _DTYPES = {8: torch.uint8, 16: torch.uint16, 32: torch.float32}
@@ -97,7 +97,7 @@ class Geometry:
             values = values * scale
         resized = self._fitted(values)
         if self.bits < 32:
-            resized = resized.round().clamp_(0, self.full)
+            resized = (resized + HALF).floor_().clamp_(0, self.full)
         pixels: PixelArray = resized.to(_DTYPES[self.bits]).contiguous().numpy()
         return pixels
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -153,8 +154,11 @@ class Reading:
             with local_copy(file) as path:
                 try:
                     return read_bio(path, self.max_pixels, self.projection), hash_file(path)
-                except ImageReadError as error:  # it may name the copy, which nobody asked for
-                    raise ImageReadError(str(error).replace(str(path), file.name)) from None
+                except ImageReadError as error:
+                    if path is file:
+                        raise
+                    said = str(error)  # it may name the copy, which nobody asked for
+                    raise ImageReadError(said.partition(":")[0] if tempfile.gettempdir() in said else said) from None
         data = read_bytes(file, self.max_pixels)
         decoded = decode_image(data, max_pixels=self.max_pixels, projection=self.projection)
         return decoded, hashlib.sha256(data).hexdigest()

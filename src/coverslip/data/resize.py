@@ -13,6 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+HALF = 0.5 - 0.0007
+"""What is added before numbers are rounded down to whole ones.
+
+Sizes of a simple ratio put many pixels halfway between two grey levels, where the order in which an engine sums decides: these all go
+down, and what is added is too odd for other pixels to come as close.
+"""
+
 
 def resize_rows(image: Tensor, height: int) -> Tensor:
     """The vertical pass: float32 (h, w, c) to (height, w, c), `height` in pixels."""

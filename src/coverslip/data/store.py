@@ -26,7 +26,7 @@ from coverslip.data.streaming import Arrange, Decoder, StreamedArray, decoding_s
 from coverslip.runtime import Progress, cpu_count, hash_text, no_progress
 from coverslip.structures import Channel, File, IntArray, Table
 
-FORMAT = "3"
+FORMAT = "4"
 PEEK = 96
 FETCHED_AHEAD = 4
 KEPT_SHARE = 0.5

@@ -17,6 +17,7 @@ import numpy as np
 
 from coverslip.data.images import LUMA
 from coverslip.data.pixels import GREY, RGB, WHOLE, Geometry
+from coverslip.data.resize import HALF
 from coverslip.graphs.builder import GraphBuilder, Operand, Value, floats, integers
 
 ROWS, COLUMNS = 2, 3
@@ -56,7 +57,9 @@ def resized(graph: GraphBuilder, pixels: Value, geometry: Geometry, depth: int) 
     planes = graph("MatMul", planes, graph("Transpose", across, perm=[1, 0]))
     if geometry.fit == "letterbox":
         planes = _on_mean(graph, planes, (filled, also), (rows, columns), geometry)
-    return planes if geometry.bits == 32 else graph("Clip", graph("Round", planes), floats(0), floats(geometry.full))
+    if geometry.bits == 32:
+        return planes
+    return graph("Clip", graph("Floor", graph("Add", planes, floats(HALF))), floats(0), floats(geometry.full))
 
 
 def _inside(graph: GraphBuilder, pixels: Value, geometry: Geometry) -> Value:

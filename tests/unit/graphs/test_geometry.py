@@ -47,6 +47,14 @@ def test_any_size_becomes_the_stored_pixels(fit: Any, box: tuple[float, float, f
     assert different <= 2e-4 * total
 
 
+def test_pixels_halfway_between_two_grey_levels_are_rounded_alike() -> None:
+    """Sizes of a simple ratio: with 5 to 3, many sums end in .5."""
+    geometry = Geometry(288, 384, "squash", RGB, 8)
+    images = np.random.default_rng(1).integers(0, 256, (2, 480, 640, 3)).astype(np.uint8)
+    expected = np.stack([geometry.apply(image) for image in images])
+    assert np.array_equal(by_graph(images, geometry, 8), expected)
+
+
 @pytest.mark.parametrize("depth", [8, 16, 32])
 @pytest.mark.parametrize("bits", [8, 16, 32])
 def test_depths_and_channels(bits: int, depth: int) -> None:
