@@ -115,16 +115,16 @@ class Network:
         return torch.stack([self.probabilities(one) for one in logits]).mean(dim=0).cpu().numpy()
 
     @torch.inference_mode()
-    def scores_and_features(self, batches: Iterable[PixelArray]) -> tuple[FloatArray, npt.NDArray[np.float32]]:
+    def scores_and_features(self, batches: Iterable[PixelArray], *, copies: bool = True) -> tuple[FloatArray, npt.NDArray[np.float32]]:
         """Probabilities as `scores` gives them, and what the heads saw of each image as it is: float32 (all n, features)."""
         self.classifier.eval()
         scorer = self._scorer()
         scores, features = [], []
         for pixels in batches:
-            copies = tta_copies(self.batch(pixels), self.tta, self.augment)
+            first, *more = tta_copies(self.batch(pixels), self.tta if copies else "none", self.augment)
             with autocast(self.device, self.precision):
-                vectors, logits = features_and_logits(scorer, copies[0].to(kind_of(scorer)))
-                others = [scorer(copy.to(kind_of(scorer))) for copy in copies[1:]]
+                vectors, logits = features_and_logits(scorer, first.to(kind_of(scorer)))
+                others = [scorer(copy.to(kind_of(scorer))) for copy in more]
             features.append(vectors.float().cpu().numpy())
             scores.append(torch.stack([self.probabilities(one) for one in (logits, *others)]).mean(dim=0).cpu().numpy())
         return np.concatenate(scores), np.concatenate(features)

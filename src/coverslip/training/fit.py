@@ -74,7 +74,9 @@ class Fitted:
 
     def vectors(self, samples: Samples, rows: IntArray) -> Features:
         """What the heads see of some rows, float32 (m, features)."""
-        return self.features.rows(rows) if self.features is not None else self.scores_and_vectors(samples, rows)[1]
+        if self.features is not None:
+            return self.features.rows(rows)
+        return self.network.scores_and_features(chunks(samples.pixels.array, samples.pixels.index[rows]), copies=False)[1]
 
     def scores_and_vectors(self, samples: Samples, rows: IntArray) -> tuple[FloatArray, Features]:
         """Probabilities, float64 (m, classes), and what the heads see, float32 (m, features), of some rows."""
