@@ -7,7 +7,9 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import psutil
@@ -16,7 +18,7 @@ import pytest
 from contract.engine_work import Marked, MarkedJob, die, halve, perform_marked, predict_marked, survive, whoami
 from coverslip.config import RunConfig, with_values
 from coverslip.experiment import run
-from coverslip.mass_prediction import predict_in_parts
+from coverslip.mass_prediction import predict_in_parts, predict_part
 from coverslip.study.crew import TRIES
 from coverslip.study.engines import Engine, LocalEngine, thread_variables
 from coverslip.study.jobs import Job
@@ -179,12 +181,29 @@ def test_runs_are_the_same_here_and_on_a_cluster_that_loses_a_worker(engines: di
     assert (tmp_path / "ray" / "folds" / "run.log").read_text().count("train: begins") == 2
 
 
+@dataclass(frozen=True)
+class Marking:
+    """An engine whose parts of a prediction leave the number of their process."""
+
+    engine: Engine
+
+    @property
+    def workers(self) -> int:
+        return self.engine.workers
+
+    def each(self, work: Any, tasks: Any) -> Iterator[Any]:
+        assert work is predict_part
+        return self.engine.each(predict_marked, tasks)
+
+    def close(self) -> None:
+        self.engine.close()
+
+
 def test_parts_of_a_prediction_are_the_same_here_and_on_a_cluster_that_loses_a_worker(
-    engines: dict[str, Engine], config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engines: dict[str, Engine], config: RunConfig, tmp_path: Path
 ) -> None:
     assert config.data.path is not None
     run(config, tmp_path / "run", pictures=False)
-    monkeypatch.setattr("coverslip.mass_prediction.predict_part", predict_marked)
     found = {}
     for name in ("local", "ray"):
         folder = tmp_path / name
@@ -193,7 +212,7 @@ def test_parts_of_a_prediction_are_the_same_here_and_on_a_cluster_that_loses_a_w
             (folder / "part-000001-1.pid").write_text("0")  # a second try, which does not wait
         task = Marked("part-000001", folder)
         killer = kill_when(folder / "part-000001-1.pid", task) if name == "ray" else None
-        made = predict_in_parts(tmp_path / "run", [config.data.path], folder / "parts", engines[name], part_rows=5)
+        made = predict_in_parts(tmp_path / "run", [config.data.path], folder / "parts", Marking(engines[name]), part_rows=5)
         if killer:
             killer.join()
         assert (made.rows, made.unreadable, made.parts, made.made) == (24, 0, 5, 5)
