@@ -11,8 +11,10 @@ import torch
 
 from coverslip.config import AugmentConfig, load_config
 from coverslip.errors import ConfigError
+from coverslip.runtime import no_progress
 from coverslip.structures import IntArray
 from coverslip.training.batches import make_batch, make_share
+from coverslip.training.loop import Learner
 from coverslip.training.losses import build_loss
 from coverslip.training.ranks import ALONE, Ranks, current, together
 
@@ -94,3 +96,12 @@ def test_an_incomplete_environment_is_refused(monkeypatch: pytest.MonkeyPatch) -
         pass
     with pytest.raises(ConfigError, match="train one model with `coverslip train`"):
         ALONE.fabric("cpu", "32-true")
+
+
+def test_a_step_with_less_images_than_processes_is_refused(
+    make_config: Callable[..., Any], make_network: Callable[..., Any], make_samples: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coverslip.training.loop.current", lambda: Ranks(0, 9))
+    config = make_config()
+    with pytest.raises(ConfigError, match="a step of 8 images cannot be shared out to 9 processes; start fewer"):
+        Learner(make_network(config), make_samples(48), np.arange(40), np.arange(40, 48), config, np.ones(2), no_progress)
