@@ -53,9 +53,9 @@ class Order:
         """The line that the cluster's shell runs.
 
         >>> Order(("train", "my gels"), processes=2, folder=Path("/data")).entrypoint
-        "cd /data && exec python -m torch.distributed.run --nproc-per-node 2 -m coverslip train 'my gels'"
+        "cd /data && exec python -m torch.distributed.run --standalone --nproc-per-node 2 -m coverslip train 'my gels'"
         """
-        torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", str(self.processes)] if self.processes > 1 else []
+        torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(self.processes)] if self.processes > 1 else []
         line = f"exec {shlex.join([self.python, *torchrun, '-m', 'coverslip', *self.arguments])}"
         return f"cd {shlex.quote(str(self.folder))} && {line}" if self.folder else line
 
