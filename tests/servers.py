@@ -14,7 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -202,16 +202,13 @@ class Server:
 
     def ask(self, text: bytes) -> bytes:
         """What comes back for raw bytes, until the server closes or is silent for two seconds."""
-        with self.connect() as connection:
+        answer = b""
+        with self.connect() as connection, suppress(TimeoutError, ConnectionError):
             connection.sendall(text)
             connection.settimeout(2)
-            answer = b""
-            try:
-                while more := connection.recv(65_536):
-                    answer += more
-            except TimeoutError:
-                pass
-            return answer
+            while more := connection.recv(65_536):
+                answer += more
+        return answer
 
     def wait_until_ready(self) -> None:
         deadline = time.monotonic() + 120
