@@ -143,6 +143,8 @@ def test_a_threshold_that_is_moved_changes_the_labels(page: Page, server: Server
     moved = round(middle * 1000) / 1000
     assert labels(page) == ["not_gel" if score >= moved else "gel" for score in scores]
     assert {"gel", "not_gel"} == set(labels(page))
+    track, mark = (page.locator(f".card .track:has(b){inner}").first.bounding_box() for inner in ("", " b"))
+    assert (mark["x"] + mark["width"] / 2 - track["x"]) / track["width"] == pytest.approx(moved, abs=0.01)
     assert page.locator("#threshold-value").text_content() == f"{moved:.3f}"
     page.click("#threshold-reset")
     drawn(page)

@@ -1,7 +1,7 @@
 // The page: what is there (records), what is shown (filter, order, thresholds), and what people do.
 
 import * as api from "./api.js";
-import { element, makeCard, showCard } from "./cards.js";
+import { element, makeCard, placeMarks, showCard } from "./cards.js";
 import { Detail } from "./detail.js";
 import { asSamples, chosenFiles, droppedFiles, withoutOthers } from "./files.js";
 import { adjustable, decide, doubt, ownThresholds, sureness } from "./rules.js";
@@ -19,7 +19,6 @@ const page = {
   limit: PAGE,
   shown: [],
   labelsOf: (record) => record.corrected ?? record.decided,
-  marks: () => (page.model.thresholds.rule === "highest" ? {} : page.thresholds.values),
   correct(record, labels) {
     record.corrected = labels && same(labels, record.decided) ? null : labels;
     record.checked = labels !== null;
@@ -90,9 +89,9 @@ function draw() {
   document.body.classList.toggle("filled", page.records.length > 0);
   showProgress();
   if (!again || filtering()) list();
-  const marks = page.marks();
-  for (const record of again ?? page.shown.slice(0, page.limit)) {
-    if (record.card) showCard(record.card, record, page.model, page.labelsOf(record), marks);
+  placeMarks(page.model, page.thresholds.values);
+  for (const record of again ?? []) {
+    if (record.card) showCard(record.card, record, page.model, page.labelsOf(record));
   }
   showSummary();
   detail.show();
@@ -103,12 +102,9 @@ const filtering = () => at("only-label").value || at("only-state").value !== "al
 function list() {
   page.shown = order(page.records.filter(fits));
   const visible = page.shown.slice(0, page.limit);
-  const marks = page.marks();
   for (const record of visible) {
-    if (!record.card) {
-      record.card = makeCard(record, page.model, actions);
-      showCard(record.card, record, page.model, page.labelsOf(record), marks);
-    }
+    record.card ??= makeCard(record, page.model, actions);
+    showCard(record.card, record, page.model, page.labelsOf(record));
   }
   const cards = visible.map((record) => record.card);
   const now = at("cards").children;

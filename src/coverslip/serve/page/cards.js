@@ -10,15 +10,15 @@ export function element(tag, properties = {}, ...children) {
   return made;
 }
 
-/** Bars of probabilities; `marks` gives the threshold of a class, or nothing. */
-export function bars(classes, probabilities, labels, marks) {
+/** Bars of probabilities, with a mark at the threshold of a class that has one, which `placeMarks` moves. */
+export function bars(model, classes, probabilities, labels) {
   return classes.map((name) => {
     const fill = element("i");
     fill.style.width = `${100 * probabilities[name]}%`;
     const track = element("span", { className: "track" }, fill);
-    if (marks[name] !== undefined) {
+    if (name in model.thresholds.values) {
       const mark = element("b");
-      mark.style.left = `${100 * marks[name]}%`;
+      mark.style.left = `calc(100% * var(${variable(model, name)}))`;
       track.append(mark);
     }
     const row = element(
@@ -28,6 +28,13 @@ export function bars(classes, probabilities, labels, marks) {
     );
     return row;
   });
+}
+
+const variable = (model, name) => `--threshold-${model.classes.indexOf(name)}`;
+
+/** Move the marks of all bars, which need not be drawn anew. */
+export function placeMarks(model, values) {
+  for (const [name, value] of Object.entries(values)) document.documentElement.style.setProperty(variable(model, name), value);
 }
 
 /** The words of a verdict: labels, and what else is to be known. */
@@ -60,8 +67,12 @@ export function makeCard(record, model, act) {
   return card;
 }
 
-export function showCard(card, record, model, labels, marks) {
+/** Bring a card up to date, where anything changed. */
+export function showCard(card, record, model, labels) {
   const { parts } = card;
+  const state = JSON.stringify([record.name, labels, record.error, record.corrected, record.checked, Boolean(record.prediction)]);
+  if (card.state === state) return;
+  card.state = state;
   parts.name.textContent = record.name;
   parts.name.title = record.name;
   parts.look.setAttribute("aria-label", `${record.name}: ${record.error ? "not read" : labels.join(", ") || "no label yet"}. Open`);
@@ -74,7 +85,7 @@ export function showCard(card, record, model, labels, marks) {
   parts.error.hidden = !record.error;
   parts.error.textContent = record.error ?? "";
   const prediction = record.prediction;
-  parts.bars.replaceChildren(...(prediction ? bars(ranked(model, prediction).slice(0, BARS), prediction.probabilities, labels, marks) : []));
+  parts.bars.replaceChildren(...(prediction ? bars(model, ranked(model, prediction).slice(0, BARS), prediction.probabilities, labels) : []));
   parts.correct.hidden = !prediction;
   const choice = parts.correct.querySelector("select");
   if (choice) choice.value = record.corrected ? record.corrected[0] ?? "" : "";

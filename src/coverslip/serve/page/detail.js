@@ -10,7 +10,7 @@ const DOUBTS = { score: "another label is nearly as likely", unlike: "the image 
 const at = (id) => document.getElementById(id);
 
 export class Detail {
-  /** `page` gives: model, labelsOf(record), marks(), correct(record, labels), check(record, whether), step(record, by). */
+  /** `page` gives: model, labelsOf(record), correct(record, labels), check(record, whether), step(record, by). */
   constructor(page) {
     this.page = page;
     this.record = null;
@@ -44,7 +44,7 @@ export class Detail {
     const why = doubt(record.prediction);
     at("detail-error").textContent = record.error || (why && `Uncertain: ${why.split("|").map((word) => DOUBTS[word] ?? word).join("; ")}.`);
     at("detail-error").hidden = !at("detail-error").textContent;
-    at("detail-bars").replaceChildren(...(record.prediction ? bars(page.model.classes, record.prediction.probabilities, labels, page.marks()) : []));
+    at("detail-bars").replaceChildren(...(record.prediction ? bars(page.model, page.model.classes, record.prediction.probabilities, labels) : []));
     at("correct").hidden = !record.prediction;
     at("detail-checked").checked = record.checked;
     for (const input of at("correct-choices").querySelectorAll("input")) input.checked = labels.includes(input.value);
