@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
 import threading
 from pathlib import Path
@@ -14,27 +16,33 @@ def main() -> None:
     from coverslip.runtime import cache_folder, peak_memory, used_memory
     from coverslip.start import begin
 
-    told: dict[str, Any] = {"disk": 0}
+    told: dict[str, Any] = {"disk": 0, "steps": []}
     over = threading.Event()
 
     def watch_disk() -> None:
         while not over.wait(0.02):
-            sizes = []
-            for file in cache_folder().rglob("*"):
-                try:
-                    sizes.append(file.stat().st_blocks * 512 if file.is_file() else 0)
-                except FileNotFoundError:
-                    continue
-            told["disk"] = max(told["disk"], sum(sizes))
+            total = 0
+            for folder, _, names in os.walk(cache_folder()):  # which passes over what is removed meanwhile
+                for name in names:
+                    with contextlib.suppress(FileNotFoundError):
+                        total += (Path(folder) / name).stat().st_blocks * 512
+            told["disk"] = max(told["disk"], total)
 
     def announced(line: str) -> None:
-        told.setdefault("after_model", used_memory())
+        if "after_model" not in told:
+            told["before"] = peak_memory()
+            Path("/proc/self/clear_refs").write_text("5")  # the mark of the peak begins anew
+            told["after_model"] = used_memory()
+
+    def progressed(stage: str, done: int, total: int, numbers: dict[str, float]) -> None:
+        if stage == "training":
+            told["steps"].append(used_memory())
 
     watcher = threading.Thread(target=watch_disk)
     watcher.start()
     try:
         start = begin(sys.argv[1], recipe="quick", settings=sys.argv[3:], out=Path(sys.argv[2]), resume=False)
-        result = run(start.config, start.folder, recipe="quick", announce=announced, pictures=False)
+        result = run(start.config, start.folder, recipe="quick", announce=announced, progress=progressed, pictures=False)
     finally:
         over.set()
         watcher.join()

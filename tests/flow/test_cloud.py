@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from coverslip.storage import ENDPOINT, PATIENCE, TIMEOUT, URL, listing, read, upload_folder
 from flow.conftest import TINY, Cli
-from object_server import object_server
+from object_server import Store, object_server
 from servers import moto_server
 
 
@@ -212,3 +219,111 @@ def hold_streamed_against_local(cli: Cli, near: Path, far: str, tmp_path: Path, 
     assert seen[before + 1 :] == local[before - 1 :]  # but for the trial, what the unbroken run read from there on
     metrics = [json.loads((tmp_path / name / "metrics.json").read_text())["test"] for name in ("local", "streamed", "broken")]
     assert metrics[0] == metrics[1] == metrics[2]
+
+
+def train_apart(place: Path, data: str, address: str, settings: list[str]) -> dict[str, Any]:
+    """Train in a process of its own; what it took."""
+    environment = {**os.environ, ENDPOINT: address, "COVERSLIP_CACHE": str(place / "cache")}
+    command = [sys.executable, str(Path(__file__).parents[1] / "bounded_training.py"), data, str(place / "run"), *settings]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert ended.returncode == 0, ended.stderr
+    told: dict[str, Any] = json.loads(ended.stdout)
+    return told
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells the peak of memory from a moment on")
+def test_disk_and_memory_stay_within_their_limits_on_ten_times_as_much_data(tmp_path: Path) -> None:
+    images, memory = 1250, 125_000_000
+    cache = images * 128 * 128 // 10
+    (tmp_path / "store" / "bucket").mkdir(parents=True)
+    random = np.random.default_rng(0)
+    rows = ["image,label,part"]
+    for number in range(images):
+        brightness = 180 + 70 * (number % 2)
+        cells = random.integers(0, brightness, (100, 100), dtype=np.uint8).repeat(10, axis=0).repeat(10, axis=1)
+        Image.fromarray(cells).save(tmp_path / "store" / "bucket" / f"{number}.png", compress_level=1)
+        part = {3: "validation", 8: "test", 14: "test", 19: "validation"}.get(number % 20, "train")
+        rows.append(f"{number}.png,{'ab'[number % 2]},{part}")
+    assert images * cells.size >= 10 * memory
+    (tmp_path / "store" / "bucket" / "table.csv").write_text("\n".join(rows) + "\n")
+    settings = [
+        *(text for text in TINY if text != "-s"), "pixels.height=128", "pixels.width=128", "pixels.trim=none", "split.preset=part",
+        "training.steps=25", f"cache.limit={cache}", f"memory.limit={memory}",
+    ]  # fmt: skip
+    with object_server(tmp_path / "store") as (address, server):
+        told = train_apart(tmp_path, "s3://bucket/table.csv", address, settings)
+        streamed = sum(path.endswith(".png") for _, path in server.requests)
+    assert told["accuracy"] > 0.9
+    assert streamed > images + 25 * 8  # the first pass, and every step again
+    assert any("images fit into cache.limit" in note for note in told["notes"])
+    assert 0 < told["disk"] <= cache
+    assert 0 < told["peak"] - told["after_model"] <= memory, told
+
+
+def test_fifty_epochs_take_no_more_memory_than_ten(tmp_path: Path) -> None:
+    (tmp_path / "store" / "bucket").mkdir(parents=True)
+    random = np.random.default_rng(0)
+    rows = ["image,label"]
+    for number in range(80):
+        pixels = random.integers(0, 180 + 70 * (number % 2), (96, 96), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "store" / "bucket" / f"{number}.png")
+        rows.append(f"{number}.png,{'ab'[number % 2]}")
+    (tmp_path / "store" / "bucket" / "table.csv").write_text("\n".join(rows) + "\n")
+    settings = [*(text for text in TINY if text != "-s"), "pixels.height=96", "pixels.width=96", "pixels.trim=none", "training.epochs=50"]
+    with object_server(tmp_path / "store") as (address, _):
+        told = train_apart(tmp_path, "s3://bucket/table.csv", address, [*settings, "cache.limit=700000", "memory.limit=2000000"])
+    assert any("images fit into cache.limit" in note for note in told["notes"])
+    memory = np.array(told["steps"]).reshape(50, -1).max(axis=1)
+    assert memory[40:].max() - memory[10:20].max() < 4_000_000, memory.tolist()
+
+
+KILLED = ("s3://bucket/train.csv", "-s", "data.image=images/{Id}.png", "-s", "data.labels=kind", "-s", "split.preset=part")
+
+
+def kill_at(path: str, times: int, arguments: list[str], store: Store, cache: Path) -> None:
+    """Run a command until it asks for an object so many times, which the server then does not give, and kill it."""
+    environment = {**os.environ, "COVERSLIP_CACHE": str(cache)}
+    store.requests.clear()
+    store.counts.clear()
+    store.plan = lambda method, asked, before: "hang" if asked.endswith(path) and before == times - 1 else ""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "coverslip", *arguments], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    for _ in range(1200):
+        if sum(asked.endswith(path) for _, asked in store.requests) >= times or process.poll() is not None:
+            break
+        time.sleep(0.1)
+    assert process.poll() is None
+    time.sleep(0.5)
+    process.kill()
+    process.wait()
+    store.plan = lambda method, asked, before: ""
+
+
+def test_what_is_killed_goes_on_and_nothing_is_lost_or_doubled(
+    cli: Cli, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(bucket.local, tmp_path / "store" / "bucket")
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("COVERSLIP_CACHE", str(cache))
+    with object_server(tmp_path / "store") as (address, store):
+        monkeypatch.setenv(ENDPOINT, address)
+        shard = ["shard", *KILLED, "--size", "60000", "--workers", "1"]
+        assert cli(*shard[:2], tmp_path / "whole", *shard[2:]).status == 0
+        kill_at("shard-00002.tar", 1, [*shard[:2], "s3://bucket/shards", *shard[2:]], store, cache)
+        assert not (tmp_path / "store" / "bucket" / "shards" / "index.json").exists()
+        assert cli(*shard[:2], "s3://bucket/shards", *shard[2:]).status == 0
+        names = sorted(path.name for path in (tmp_path / "whole").iterdir())
+        assert sorted(path.name for path in (tmp_path / "store" / "bucket" / "shards").iterdir()) == names
+        for name in names:
+            assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "store" / "bucket" / "shards" / name).read_bytes()
+
+        train = ["train", *KILLED, "--recipe", "quick", *TINY, *SMALL, *LARGE]
+        kill_at("images/59.png", 2, [*train, "--out", str(tmp_path / "run")], store, cache)  # after the glance, while the cache is written
+        assert list((cache / "pixels").glob(".building-*"))
+        assert cli(*train, "--out", tmp_path / "run", "--resume").status == 0
+        assert not list((cache / "pixels").glob(".building-*"))
+        assert cli(*train, "--out", tmp_path / "unbroken").status == 0
+    results = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("run", "unbroken")]
+    assert results[0] == results[1]

@@ -31,6 +31,9 @@ WHOLE = (0.0, 0.0, 1.0, 1.0)
 PERCENTILE_PIXELS = 16_384
 """Most pixels of a channel that the percentiles of an image rest on."""
 
+MOST_AHEAD = 64
+"""Images that statistics read ahead where they come from a store."""
+
 NEAR_WHITE = 0.8
 """Mean brightness, in [0, 1], from which `invert = "auto"` takes images for dark ink on white."""
 
@@ -268,7 +271,7 @@ def pixel_statistics(
 
 def _in_turn(array: Any, rows: npt.NDArray[np.int64]) -> Iterator[PixelArray]:
     """The rows of an array one by one; one that is read from far away is told what comes next."""
-    ahead = getattr(array, "ahead", 0)
+    ahead = min(getattr(array, "ahead", 0), MOST_AHEAD)
     for place, row in enumerate(rows):
         if ahead:
             array.expect(rows[place : place + ahead])

@@ -128,7 +128,7 @@ class StreamedArray:
             self._waiting.pop(row).cancel()
         for row in wanted:
             if row not in self._waiting:
-                self._waiting[row] = self._pool.submit(self._decoded, row)
+                self._waiting[row] = self._begin(row)
 
     def _read(self, rows: list[int]) -> PixelArray:
         out = np.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
@@ -136,7 +136,7 @@ class StreamedArray:
         for row in rows:
             if row >= self.count and row not in coming:
                 ready = self._waiting.pop(row) if row in self._waiting else None
-                coming[row] = ready or self._pool.submit(self._decoded, row)
+                coming[row] = ready or self._begin(row)
         for place, row in enumerate(rows):
             out[place] = coming[row].result() if row >= self.count else self._stored(row)
         return out
@@ -147,9 +147,14 @@ class StreamedArray:
             data = self._stream.read(self._row_bytes)
         return np.frombuffer(data, dtype=self.dtype).reshape(self.shape[1:])
 
-    def _decoded(self, row: int) -> PixelArray:
+    def _begin(self, row: int) -> Future[PixelArray]:
+        """Read a row into memory of this thread: among the decoders' large blocks it would keep those from being used again."""
+        return self._pool.submit(self._decoded, row, np.empty(self.shape[1:], dtype=self.dtype))
+
+    def _decoded(self, row: int, place: PixelArray) -> PixelArray:
         try:
-            return self.decode(self.samples[row])
+            place[...] = self.decode(self.samples[row])
+            return place
         except ImageReadError as error:
             reason = f"{error}; it was read before: the file has changed"
             raise BadImagesError({str(self.samples[row][0]): reason}) from error
