@@ -114,7 +114,9 @@ def lit_data(data: str, epochs: int) -> Epochs:
         def __getitem__(self, index: Any) -> Any:
             return decode_bytes(super().__getitem__(index))
 
-    loader = litdata.StreamingDataLoader(Decoded(data, shuffle=True, drop_last=False), batch_size=BATCH, num_workers=WORKERS)
+    loader = litdata.StreamingDataLoader(
+        Decoded(data, shuffle=True, drop_last=False), batch_size=BATCH, num_workers=WORKERS, persistent_workers=True
+    )
     for _ in range(epochs):
         yield iter(loader)
 

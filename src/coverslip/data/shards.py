@@ -62,6 +62,10 @@ class Shelf:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _copying: threading.Lock = field(default_factory=threading.Lock)
 
+    def __reduce__(self) -> tuple[type[Shelf], tuple[int]]:
+        """To another process only the limit goes; it makes copies, or finds them, itself."""
+        return Shelf, (self.limit,)
+
     def read(self, shard: Shard, start: int, length: int) -> bytes:
         """The bytes of a piece.
 

@@ -14,7 +14,8 @@ from coverslip.config import RunConfig, load_config, with_values
 from coverslip.data.reading import Reading
 from coverslip.data.sources import load_table
 from coverslip.data.store import glance, load_pixels
-from coverslip.errors import ConfigError, InputError, did_you_mean
+from coverslip.data.streaming import StreamedArray
+from coverslip.errors import ConfigError, InputError, ResourceError, did_you_mean
 from coverslip.fitting import choose_normalisation
 from coverslip.models.classifier import build_classifier
 from coverslip.models.hardware import choose_device, choose_precision, hardware_name
@@ -179,6 +180,11 @@ def gather(plan: VelocityPlan, progress: Progress = no_progress) -> tuple[Materi
     geometry, config, _ = choose_geometry(config, table, seen)
     reading = Reading.of(config.data)
     pixels, scan = load_pixels(table, reading, geometry, config.cache.limit, progress, memory=config.memory)
+    if isinstance(pixels.array, StreamedArray):
+        raise ResourceError(
+            f"the {len(table)} images that speed is measured on do not fit into cache.limit = {config.cache.limit}; raise it, or make "
+            "pixels.height and pixels.width smaller"
+        )
     readable = np.flatnonzero((scan.facts["error"] == "").to_numpy()).astype(np.int64)
     if len(readable) < 2:
         raise InputError(f"of {len(table)} images only {len(readable)} can be read; `coverslip audit` says why")

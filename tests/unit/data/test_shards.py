@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import tarfile
 from collections import Counter
@@ -248,3 +249,4 @@ def test_a_piece_says_where_it_lies(table: Table, tmp_path: Path) -> None:
     assert isinstance(piece, Piece)
     assert str(piece) == f"{piece.name} in {tmp_path / 'shards' / 'shard-00000.tar'}"
     assert piece.suffix == ".png"
+    assert pickle.loads(pickle.dumps(piece)).read_bytes() == piece.read_bytes()  # as it travels to processes that measure
