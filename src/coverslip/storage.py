@@ -43,6 +43,8 @@ CHUNK = 8 << 20
 """Bytes of a large object that one request asks for or sends, so that each is done in time."""
 LISTING_SECONDS = 60.0
 """How long what a listing of a folder said is taken to be so."""
+LISTINGS = 64
+"""Folders whose listings are remembered at the same time."""
 SEVERAL = 20
 """From so many files of one folder on, one listing is cheaper than to ask for each."""
 
@@ -393,7 +395,8 @@ def files_in(folder: URL) -> dict[str, Stat]:
             store, key = _store(folder)
             told = obstore.list_with_delimiter(store, prefix=key or None)
         found = {_below(str(meta["path"]), key): _stat_of(meta) for meta in told["objects"]}
-        _listings.clear()
+        if len(_listings) >= LISTINGS:
+            _listings.clear()
         _listings[folder.text] = (time.monotonic(), found)
         return found
 

@@ -187,6 +187,9 @@ class Shards:
             for file, start, length, digest in zip(files, starts, lengths, digests, strict=True):
                 self._places[str(file)] = (int(shard), int(start), int(length), str(digest))
 
+    def __str__(self) -> str:
+        return f"the shards in {self.shards[0].place.parent}" if self.shards else "shards"
+
     def __getitem__(self, name: str) -> Piece:
         shard, start, length, digest = self._places[name]
         return Piece(name, self.shards[shard], start, length, digest, self.shelf)

@@ -318,8 +318,9 @@ def _groups(rows: _Rows, group: str | None, path: Place) -> StrArray | None:
         return None
     if not group.startswith("regex:"):
         if not rows.columns:
+            what = "hold no groups" if isinstance(rows.root, Shards) else "is a folder"
             raise InputError(
-                f"split.group = {group!r} names a column, but {rows.root} is a folder; say regex:PATTERN for a part of the file name"
+                f"split.group = {group!r} names a column, but {rows.root} {what}; say regex:PATTERN for a part of the file name"
             )
         names = column_of(rows.columns, group, path, "split.group")
         _refuse_empty(path, "split.group", names)
