@@ -36,7 +36,7 @@ def problems_of(*layers: dict[str, Any]) -> list[str]:
         ({"epochs": 3}, "training.epochs"),
         ({"training": {"height": 64}}, "pixels.height"),
         ({"model": {"seed": 1}}, "split.seed or training.seed"),
-        ({"limit": 1}, "cache.limit"),
+        ({"limit": 1}, "cache.limit or memory.limit"),
     ],
 )
 def test_a_key_of_another_section_is_offered_with_its_section(given: dict[str, Any], offered: str) -> None:

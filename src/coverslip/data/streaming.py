@@ -177,7 +177,7 @@ def windowed(generator: np.random.Generator, rows: IntArray, shards: IntArray, w
 
     >>> rows = np.arange(8)
     >>> windowed(np.random.default_rng(0), rows, rows // 2, window=4).tolist()
-    [4, 2, 3, 5, 6, 0, 7, 1]
+    [5, 4, 3, 2, 1, 7, 0, 6]
     """
     names, place = np.unique(shards, return_inverse=True)
     ordered = rows[np.argsort(generator.permutation(len(names))[place], kind="stable")]
