@@ -24,7 +24,7 @@ from PIL import Image
 from browser import LOOKS, chromium, look_at
 from servers import Server, coverslip_server
 
-from .conftest import Cli, images_of
+from .conftest import images_of
 
 TOKEN = "a-token-of-the-tests"
 MB = 1_000_000
@@ -411,19 +411,25 @@ def _takes_connections(server: Server) -> bool:
     return True
 
 
-def test_a_damaged_bundle_ends_the_server(cli: Cli, gel_run: Path, tmp_path: Path) -> None:
+def start(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, whose signals are its own, too."""
+    command = [sys.executable, "-m", "coverslip", "serve", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_damaged_bundle_ends_the_server(gel_run: Path, tmp_path: Path) -> None:
     shutil.copytree(gel_run / "bundle", tmp_path / "damaged")
     weights = tmp_path / "damaged" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4] + b"....")
-    done = cli("serve", tmp_path / "damaged", "--port", "0")
-    assert done.status == 2
-    assert "its SHA-256 differs" in done.err
+    done = start(tmp_path / "damaged", "--port", "0")
+    assert done.returncode == 2
+    assert "its SHA-256 differs" in done.stderr
 
 
-def test_an_address_that_is_taken(cli: Cli, gel_run: Path, server: Server) -> None:
-    done = cli("serve", gel_run, "--port", server.port)
-    assert done.status == 2
-    assert f"cannot listen at 127.0.0.1:{server.port}" in done.err
+def test_an_address_that_is_taken(gel_run: Path, server: Server) -> None:
+    done = start(gel_run, "--port", server.port)
+    assert done.returncode == 2
+    assert f"cannot listen at 127.0.0.1:{server.port}" in done.stderr
 
 
 # The document ---------------------------------------------------------------------------------------------------------------
