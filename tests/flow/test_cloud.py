@@ -84,6 +84,7 @@ def test_train_judge_and_predict_in_a_bucket_give_the_numbers_of_a_folder(
     told = cli("train", f"{bucket.url}/train.csv", "--recipe", "quick", *TINY, *LARGE, *BY_PATTERN, "--out", "s3://bucket/runs/one", *far)
     assert told.status == 0, told.err
     assert "sent to s3://bucket/runs/one" in told.out
+    monkeypatch.setenv(ENDPOINT, bucket.endpoint)
     there = URL("s3://bucket/runs/one")
     assert {"metrics.json", "report.html", "bundle/model.json", "config.toml"} <= set(listing(there))
     assert json.loads(read(there / "metrics.json"))["test"] == bucket.numbers
@@ -99,7 +100,7 @@ def test_train_judge_and_predict_in_a_bucket_give_the_numbers_of_a_folder(
         assert told.status == 0, told.err
     assert len(read(URL(table)).decode().splitlines()) == 1 + len(list((bucket.local / "images").iterdir()))
 
-    in_parts = ("predict", str(run / "bundle"), f"{bucket.url}/images", "--part-rows", 25, "--out", "s3://bucket/parts", *far)
+    in_parts = ("predict", str(there / "bundle"), f"{bucket.url}/images", "--part-rows", 25, "--out", "s3://bucket/parts", *far)
     told = cli(*in_parts)
     assert told.status == 0, told.err
     parts = [f"part-00000{number}.parquet" for number in range(3)]
