@@ -55,7 +55,7 @@ def answers(gel_run: Path, limits: Limits, file: Path, **options: bool) -> list[
     async def ask() -> list[tuple[int, dict[str, Any], dict[bytes, bytes]]]:
         opened = asyncio.Event()
         loop = asyncio.get_running_loop()
-        service = Service({"gel": gel_run / "bundle"}, "cpu", limits)
+        service = Service({"gel": gel_run / "bundle"}, "cpu", "torch", limits)
         client = Client(build_app(service, None))
         service.start(lambda: loop.call_soon_threadsafe(opened.set))
         await opened.wait()
