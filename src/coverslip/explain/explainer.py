@@ -55,7 +55,7 @@ class Explanation:
         score: its calibrated probability, in [0, 1], as `predict` gives it.
         predicted: the classes that are predicted: one, or any number where an image may carry several.
         map: where the image speaks for the label, 0 and above, by `method`.
-        method: `gradcam`; `occlusion` for a network that has no feature map.
+        method: `gradcam`; `occlusion` for a network that has no feature map, or whose answer does not depend on it.
         check: what hiding each place takes from the label, below 0 where it speaks against it; None where it was not asked for.
         agreement: rank correlation (Spearman) of `map` with `check`, in [-1, 1]; None without a check, or where one of them is flat.
         hiding: what hiding the highest tenth of `map` does to the score, against hiding as much elsewhere; None where it was not asked
