@@ -107,7 +107,7 @@ def test_recipe_runs_to_a_report(recipe: str, trained: Trained, data_folder: Pat
 def check_exports(result: RunResult, images: list[Path], place: Path) -> None:
     """Other engines, and a file for other programs, give what torch gives on real images."""
     exported = export_bundle(result.folder, "onnx", place / "model.onnx", check=images)
-    assert exported.parity.images >= len(images) + 2
+    assert exported.parity.images > len(images)  # those of the bundle, too
     expected = Model(result.folder, device="cpu", runtime="torch").predict(images)
     scores = [column for column in expected.columns if column.startswith("p_")]
     for runtime in ("onnx", "openvino"):
