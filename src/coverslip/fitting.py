@@ -16,6 +16,7 @@ from coverslip.data.store import Pixels
 from coverslip.errors import ConfigError, InputError
 from coverslip.models.backbones import native_size
 from coverslip.models.classifier import Classifier, FrozenBackbones, build_classifier
+from coverslip.models.cutting import cut
 from coverslip.models.groups import Columns, GroupedClassifier, group_columns
 from coverslip.models.hardware import choose_device, choose_precision
 from coverslip.models.summary import Summary, summarise
@@ -96,6 +97,8 @@ class Fits:
         )
         if probing:
             classifier.backbone.requires_grad_(False)
+        if self.config.training.cuts:
+            classifier.notes = (*classifier.notes, cut(classifier, self.config.training.frozen_share).sentence)
         return classifier
 
     @property
@@ -155,7 +158,8 @@ class Fits:
 
     def _note_plan(self, plan: Plan) -> None:
         if self.config.training.minutes and self.config.training.steps is None:
-            self.config = with_values(self.config, training={"steps": plan.steps})
+            copies = {} if plan.views is None else {"views": plan.views}
+            self.config = with_values(self.config, training={"steps": plan.steps, **copies})
             if self.place:
                 self.place.write_config(self.config)
 

@@ -207,6 +207,8 @@ class TrainingConfig(Section):
     """Passes over the training part (or `steps_per_epoch` steps each)."""
     frozen_epochs: Annotated[int, Field(ge=0)] = 1
     """`finetune`: epochs in which only the head learns, on cached features; a `single` head is solved exactly instead; 0 = none."""
+    frozen_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """`finetune`: the first layers, up to this share of the multiply-adds, stay as they are; what they give is computed once."""
     minutes: Annotated[float, Field(gt=0)] | None = None
     """Budget for fitting, in minutes; turned into `steps` after the trial batches, and takes the place of `epochs`."""
     steps: Count | None = None
@@ -216,7 +218,7 @@ class TrainingConfig(Section):
     steps_per_epoch: Count | None = None
     """Steps that count as an epoch, on images drawn at random; a pass over the training part when not given."""
     views: Annotated[int, Field(ge=0)] = 4
-    """`probe`: augmented copies of each training image whose features are cached beside the original; as many as `epochs`: one an epoch."""
+    """Augmented copies of each training image, beside itself, whose features (`probe`) or maps (`frozen_share`) are cached."""
     optimizer: Optimizer = "adamw"
     """`exact` solves a linear head on frozen features (L-BFGS, strength chosen by cross-validation); the others are first-order."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -255,6 +257,11 @@ class TrainingConfig(Section):
     """`auto` takes bfloat16 where the hardware gains from it: GPUs, and CPUs with AMX."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """`auto` takes a GPU when there is one."""
+
+    @property
+    def cuts(self) -> bool:
+        """Whether the first layers stay as they are while the others learn."""
+        return self.regime == "finetune" and self.frozen_share > 0
 
     @property
     def frozen_first(self) -> bool:
@@ -358,6 +365,16 @@ class RunConfig(Section):
             (
                 training.optimizer == "exact" and model.head != "single",
                 f'training.optimizer = "exact" solves a linear head: it needs model.head = "single", not {model.head!r}',
+            ),
+            (
+                training.frozen_share > 0 and training.regime != "finetune",
+                f"training.frozen_share = {training.frozen_share} keeps the first layers as they are while the others learn: "
+                f'it needs training.regime = "finetune", not "{training.regime}"',
+            ),
+            (
+                training.frozen_share > 0 and model.weights == "none",
+                f"training.frozen_share = {training.frozen_share} keeps what the first layers have learned, "
+                'but model.weights = "none" draws them at random; set one of them',
             ),
             (
                 training.regime == "probe" and augment.mixup > 0,

@@ -1,4 +1,4 @@
-"""The on-disk cache of decoded pixels, features, and graphs of models.
+"""The on-disk cache of decoded pixels, features, maps, and graphs of models.
 
 An entry is a folder named by the hash of all that went into it. It is built beside its place and renamed into it, so that
 two runs that build the same entry at the same time both end well and the first one's copy stays. Entries unused for
@@ -21,7 +21,7 @@ import filelock
 from coverslip.errors import ResourceError
 from coverslip.runtime import cache_folder, explained
 
-KINDS = ("pixels", "features", "graphs", "bundles", "shards", "indexes")
+KINDS = ("pixels", "features", "maps", "graphs", "bundles", "shards", "indexes")
 STALE_SECONDS = 86_400
 _USED = "used"
 _UNFINISHED = ".building-"

@@ -163,13 +163,20 @@ def _training(run: RunFiles, marks: Citations) -> list[str]:
     frozen, exact_head = training.get("frozen_epochs"), within(run.config, "model").get("head") == "single"
     if regime == "finetune" and frozen:
         first = "fitted" if exact_head else f"trained for {plural(int(frozen), 'epoch')}"
-        sentences.append(f"The head was first {first} on the features of the frozen backbone; then all layers were trained.")
+        sentences.append(f"The head was first {first} on the features of the frozen backbone; then {_learners(training, views)}.")
     elif regime != "probe":
         sentences.append("All layers were trained from the start.")
     several = run.metrics.get("task") == "multilabel"
     loss = LOSSES[str(training.get("loss") or "entropy")] if several else "the cross-entropy"
     loss = loss.format(cite=marks.cite(str(training.get("loss"))) if several else "")
     return [*sentences, _optimisation(training, optimizer, loss, marks), *_regularisation(training, marks, several=several)]
+
+
+def _learners(training: Mapping[str, Any], views: str) -> str:
+    share = float(training.get("frozen_share") or 0)
+    if not share:
+        return "all layers were trained"
+    return f"the layers above the first {share:.0%} of the multiply-adds, whose output for each image{views} was computed once, were trained"
 
 
 def _optimisation(training: Mapping[str, Any], optimizer: str, loss: str, marks: Citations) -> str:

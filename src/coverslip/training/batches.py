@@ -78,6 +78,30 @@ def make_batch(network: Network, pixels: PixelArray, targets: IntArray, config: 
     return Batch(mixed, labels, mixing)
 
 
+def make_batch_of_maps(read: Callable[[IntArray], Tensor], targets: Tensor, mixup: float, seed: int, own: slice) -> Batch:
+    """Some images of a step as maps that were computed before, of which only these (and those that mixup blends in) are read.
+
+    Args:
+        read: gives the maps, float32 (m, ...), of some of the step's images, int64 (m,).
+        targets: of all n images of the step, int64 (n,) or (n, classes), on the device.
+        mixup: strength of the blending; 0 = none.
+        seed: of the blending.
+        own: the images that are wanted.
+    """
+    mine = torch.arange(len(targets))[own]
+    if not mixup:
+        return Batch(read(mine.numpy()), targets, own=own)
+    mixing = draw_mixing(len(targets), mixup, torch.Generator().manual_seed(seed))
+    return _blended(read(torch.cat([mine, mixing.partner[own]]).numpy()), targets, mixing, own)
+
+
+def _blended(images: Tensor, targets: Tensor, mixing: Mixing, own: slice) -> Batch:
+    """The batch of a step's own images, which come first, and of those that are blended into them."""
+    mixing = Mixing(mixing.share.to(images), mixing.partner.to(images.device))
+    half = len(images) // 2
+    return Batch(blend(images[:half], images[half:], mixing.share[own]), targets, mixing, own)
+
+
 def make_share(
     network: Network, read: Callable[[IntArray], PixelArray], targets: IntArray, config: AugmentConfig, seed: int, own: slice
 ) -> Batch:
@@ -103,5 +127,4 @@ def make_share(
     labels = torch.from_numpy(targets).to(network.device)
     if mixing is None:
         return Batch(images, labels, own=own)
-    mixing = Mixing(mixing.share.to(images), mixing.partner.to(network.device))
-    return Batch(blend(images[: len(mine)], images[len(mine) :], mixing.share[own]), labels, mixing, own)
+    return _blended(images, labels, mixing, own)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from torch import nn
 
 from coverslip.config import RunConfig
 from coverslip.errors import InputError
+from coverslip.models.classifier import Classifier
+from coverslip.models.cutting import cut
 from coverslip.models.hardware import keeping_memory
 from coverslip.network import Network, chunks
 from coverslip.runtime import Progress, no_progress
@@ -22,6 +24,7 @@ from coverslip.structures import FloatArray, IntArray
 from coverslip.training.checkpoint import State
 from coverslip.training.features import Features, FeatureStore
 from coverslip.training.loop import HistoryRow, Learner, Plan, Samples, Trial
+from coverslip.training.maps import Maps
 from coverslip.training.probe import learn_head, solve_linear_head, solve_linear_heads
 from coverslip.training.ranks import current
 from coverslip.training.validation import Looks
@@ -32,6 +35,10 @@ WARM_UP = 4
 """Images that go through before the clock starts."""
 SAFETY = 0.96
 """Share of a budget in minutes that is planned for; the rest absorbs a slower step."""
+MAPS_SHARE = 0.4
+"""Share of a budget in minutes that the maps of frozen first layers may take: beyond it, fewer augmented copies are made."""
+LEAST_COPIES = 1
+"""Augmented copies that are made however small the budget is."""
 
 
 @dataclass
@@ -138,19 +145,45 @@ def fit(
             return Fitted(network, history, None, time.perf_counter() - began, features=features, features_seconds=waited)
         ranks = current()
         fresh = ranks.same(lambda: checkpoint is None or not checkpoint.exists())
-        if config.training.frozen_first and config.model.weights != "none" and fresh:
-            history = _fit_head_once(network.classifier.head, [features.rows(rows)], samples, rows, weights, config, progress)
-        learner = Learner(network, samples, rows, validation, config, weights, progress, checkpoint, history, looks)
         budgeted = minutes is not None and config.training.steps is None
+        maps = None
+        if config.training.cuts:
+            seconds_for_maps = MAPS_SHARE * 60.0 * minutes if minutes is not None and budgeted else None
+            maps = _maps(network, samples, rows, config, progress, seconds_for_maps, whole=every_row)
+        if config.training.frozen_first and config.model.weights != "none" and fresh:
+            views = maps.vectors(rows) if maps else [features.rows(rows)]
+            history = _fit_head_once(network.classifier.head, views, samples, rows, weights, config, progress)
+        learner = Learner(network, samples, rows, validation, config, weights, progress, checkpoint, history, looks, maps)
         trial = learner.try_batches(timed=budgeted)
         left = 60.0 * minutes - (time.perf_counter() - began) if minutes is not None and budgeted else None
         plan = ranks.same(lambda: make_plan(config, len(rows), len(validation), trial, left, looks.number if looks else None))
+        plan = replace(plan, views=maps.copies) if maps else plan
         on_plan(plan)
         loop_began = time.perf_counter()
         taken = learner.run(plan)
         seconds = time.perf_counter() - loop_began
         speed = taken * learner.stream.batch_size / max(seconds, 1e-9)
         return Fitted(network, learner.history, learner.history[-1]["step"], time.perf_counter() - began, speed, note=learner.note)
+
+
+def _maps(
+    network: Network, samples: Samples, rows: IntArray, config: RunConfig, progress: Progress, seconds: float | None, *, whole: bool
+) -> Maps:
+    """What the frozen first layers give of the rows; of all rows, for other fits ask for others, when `whole`.
+
+    Where there is a budget of seconds, only as many copies are made as it allows.
+    """
+    if not isinstance(network.classifier, Classifier):
+        raise TypeError("class groups are fitted one after the other")
+    halves = cut(network.classifier, config.training.frozen_share)
+    changes, training = config.augment.model_copy(update={"mixup": 0.0}), config.training
+    wanted = np.arange(len(samples.pixels.index)) if whole else rows
+    maps = Maps(network, halves, samples.pixels, wanted, changes, training.views, training.seed, config.cache.limit, progress)
+    if seconds is not None and changes.active:
+        affordable = current().same(lambda: int(seconds / max(maps.seconds_a_view(), 1e-9)) - 1)
+        maps = replace(maps, copies=min(training.views, max(LEAST_COPIES, affordable)))
+    maps.compute()
+    return maps
 
 
 def make_plan(config: RunConfig, rows: int, validation: int, trial: Trial, seconds_left: float | None, looks: int | None = None) -> Plan:

@@ -25,9 +25,10 @@ from coverslip.network import Network, chunks
 from coverslip.runtime import Progress, derived_seed
 from coverslip.structures import FloatArray, IntArray
 from coverslip.training.averaging import RunningAverage
-from coverslip.training.batches import Batch, TimedStep, make_batch, make_share
+from coverslip.training.batches import Batch, TimedStep, make_batch, make_batch_of_maps, make_share
 from coverslip.training.checkpoint import State, load_checkpoint, save_checkpoint
 from coverslip.training.losses import build_loss
+from coverslip.training.maps import Maps
 from coverslip.training.optimizers import build_optimizer, set_rate
 from coverslip.training.ranks import current
 from coverslip.training.sampling import SampleStream, draw_shares
@@ -79,10 +80,17 @@ class Samples:
 
 @dataclass(frozen=True)
 class Plan:
-    """How long a fit is: optimizer steps in all, and steps between two looks at the validation part."""
+    """How long a fit is.
+
+    Attributes:
+        steps: optimizer steps in all.
+        steps_per_epoch: steps between two looks at the validation part.
+        views: augmented copies whose maps a budget allows, where first layers are frozen.
+    """
 
     steps: int
     steps_per_epoch: int
+    views: int | None = None
 
 
 @dataclass(frozen=True)
@@ -116,6 +124,7 @@ class Learner:
         checkpoint: file for resuming; None keeps none. Where several processes learn together it is the first one's affair.
         progress: told about every step.
         looks: who is told about looks at the validation part.
+        maps: what frozen first layers give, where only the layers above them learn.
     """
 
     network: Network
@@ -128,6 +137,7 @@ class Learner:
     checkpoint: Path | None = None
     history: list[HistoryRow] = field(default_factory=list)
     looks: Looks | None = None
+    maps: Maps | None = None
     _driven: Any = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -136,8 +146,8 @@ class Learner:
         kind = {"cpu": "cpu", "cuda": "cuda", "mps": "mps"}[self.network.device.type]
         self.ranks = current()
         self.fabric = self.ranks.fabric(kind, precision)
-        classifier = self.network.classifier
-        self.weights_of_parts = [(classifier.backbone, training.backbone_rate), (classifier.head, 1.0)]
+        self.learns = self.maps.cut.upper if self.maps else self.network.classifier
+        self.weights_of_parts = [(self.learns.backbone, training.backbone_rate), (self.learns.head, 1.0)]
         self.stream = SampleStream(
             self.rows,
             training.batch_size,
@@ -204,6 +214,8 @@ class Learner:
     def _batch(self, step: int) -> Batch:
         rows, seed = self.stream.batch(step), derived_seed("augment", self.config.training.seed, step)
         pixels, targets = self.samples.pixels, self.samples.targets[rows]
+        if self.maps:
+            return self._batch_of_maps(self.maps, rows, seed)
         if self.ranks.size == 1:
             made = make_batch(self.network, pixels.read(rows), targets, self.config.augment, seed)
         else:
@@ -211,6 +223,11 @@ class Learner:
             made = make_share(self.network, lambda chosen: pixels.read(rows[chosen]), targets, self.config.augment, seed, own)
         self._expect(step)
         return made
+
+    def _batch_of_maps(self, maps: Maps, rows: IntArray, seed: int) -> Batch:
+        views, targets = maps.draw(len(rows), seed), torch.from_numpy(self.samples.targets[rows]).to(self.network.device)
+        own = self.ranks.part(len(rows))
+        return make_batch_of_maps(lambda chosen: maps.read(rows[chosen], views[chosen]), targets, self.config.augment.mixup, seed, own)
 
     def _expect(self, step: int) -> None:
         """Let the images of the next steps be read ahead, where they come from a store."""
@@ -221,7 +238,7 @@ class Learner:
 
     def _set_up(self, optimizer: Any) -> tuple[Any, Any]:
         """The network and an optimizer as the engine drives them; the network is set up once, for it then hears of its gradients."""
-        self._driven = self._driven or self.fabric.setup_module(self.network.classifier)
+        self._driven = self._driven or self.fabric.setup_module(self.learns)
         return self._driven, self.fabric.setup_optimizers(optimizer)
 
     def _nothing_seen(self) -> Seen:
@@ -229,7 +246,7 @@ class Learner:
 
     def _learn(self, model: Any, optimizer: Any, step: int, batch: Batch, average: RunningAverage | None, seen: Seen) -> None:
         """Change the weights by one batch, of which each process has a part."""
-        self.network.classifier.train()
+        self.learns.train()
         torch.manual_seed(derived_seed("dropout", self.config.training.seed, step, *self.ranks.seed()))
         with self.ranks.joint_statistics():
             logits = model(batch.images)

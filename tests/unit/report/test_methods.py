@@ -59,6 +59,8 @@ def test_finetune(folder: Path) -> None:
     )
     assert "The head was first fitted on the features of the frozen backbone; then all layers were trained." in text
     assert "one-cycle learning rate" in text
+    cut = text_for(folder, training={**training, "frozen_share": 0.5, "views": 7}, augment={"horizontal_flip": True})
+    assert "then the layers above the first 50% of the multiply-adds, whose output for each image and of 7 augmented copies of each" in cut
     assert "for at most 7 epochs of 16 images" in text
     assert "horizontal mirroring and rotation by up to ±15.0°" in text
     assert "mixup" in text
