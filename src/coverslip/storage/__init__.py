@@ -1,0 +1,48 @@
+"""Any path or URL: objects of S3, Google Cloud Storage, Azure and web servers read and written like files. No torch.
+
+`place` tells a URL from a path; all that reads data takes either. Requests go through obstore (Rust's object_store), which tries
+again after a closed connection, a status of 5xx or silence, with growing pauses; a body that was cut off goes on where it ended.
+What does not come right is an error with the URL, after a time that is known. In the order in which one builds on the other:
+
+    addresses     a path or a URL
+    connecting    how a store is reached, retries, credentials, errors with the URL
+    reading       an object, or a part of it; its size
+    folders       what lies in a folder; which of many files are there
+    copies        files and folders up and down
+    outputs       what `--out` means where it is a URL
+"""
+
+from coverslip.storage.addresses import URL, Place, absolute, is_url, place
+from coverslip.storage.connecting import AT_ONCE, CHUNK, ENDPOINT, PATIENCE, TIMEOUT
+from coverslip.storage.copies import delete, download, download_folder, local_copy, upload, upload_folder, write
+from coverslip.storage.folders import exists, files_in, listing, stats
+from coverslip.storage.outputs import output
+from coverslip.storage.reading import Stat, read, stat
+
+__all__ = [
+    "AT_ONCE",
+    "CHUNK",
+    "ENDPOINT",
+    "PATIENCE",
+    "TIMEOUT",
+    "URL",
+    "Place",
+    "Stat",
+    "absolute",
+    "delete",
+    "download",
+    "download_folder",
+    "exists",
+    "files_in",
+    "is_url",
+    "listing",
+    "local_copy",
+    "output",
+    "place",
+    "read",
+    "stat",
+    "stats",
+    "upload",
+    "upload_folder",
+    "write",
+]

@@ -1,0 +1,139 @@
+"""Stores: how one is reached, how often and how long it is asked again, and its errors in our words.
+
+COVERSLIP_ENDPOINT            address of the store, where it is not the cloud's own (`--endpoint`)
+COVERSLIP_STORAGE_TIMEOUT     seconds that one request may take, 20 when not set
+COVERSLIP_STORAGE_PATIENCE    seconds from the first try of a request to the last, 60 when not set
+"""
+
+from __future__ import annotations
+
+import configparser
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from coverslip.errors import ConfigError, InputError, MissingInputError, UnreachableError
+from coverslip.runtime import require
+from coverslip.storage.addresses import URL
+
+ENDPOINT, TIMEOUT, PATIENCE = "COVERSLIP_ENDPOINT", "COVERSLIP_STORAGE_TIMEOUT", "COVERSLIP_STORAGE_PATIENCE"
+RETRIES = 8
+FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=0.1), timedelta(seconds=5)
+AT_ONCE = 16
+"""Requests that wait for answers at the same time."""
+CHUNK = 8 << 20
+"""Bytes of a large object that one request asks for or sends, so that each is done in time."""
+
+
+def _seconds(name: str, default: float) -> float:
+    text = os.environ.get(name, "")
+    try:
+        value = float(text) if text else default
+    except ValueError:
+        value = 0.0
+    if value <= 0:
+        raise ConfigError(f"{name}={text}: expected a number of seconds above 0")
+    return value
+
+
+def store_of(url: URL) -> tuple[Any, str]:
+    """The obstore store of a URL's bucket or host, and the key in it."""
+    scheme, bucket, key = url.parts
+    # tokens that are renewed in the environment make a new store
+    told = {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "AZURE_", "GOOGLE_", "COVERSLIP_"))}
+    return _open_store(scheme, bucket, tuple(sorted(told.items()))), key
+
+
+@lru_cache(maxsize=32)
+def _open_store(scheme: str, bucket: str, told: tuple[tuple[str, str], ...]) -> Any:
+    stores = require("obstore.store", "cloud")
+    environment = dict(told)
+    endpoint = environment.get(ENDPOINT) if scheme in ("s3", "gs", "az") else None
+    named = endpoint or next((value for name, value in told if name.startswith("AWS_ENDPOINT") or name.endswith("_ENDPOINT")), "")
+    client: dict[str, Any] = {
+        "timeout": timedelta(seconds=_seconds(TIMEOUT, 20)),
+        "connect_timeout": timedelta(seconds=min(5, _seconds(TIMEOUT, 20))),
+        "allow_http": scheme == "http" or named.startswith("http://") or environment.get("AWS_ALLOW_HTTP") == "true",
+    }
+    retry = {
+        "max_retries": RETRIES,
+        "retry_timeout": timedelta(seconds=_seconds(PATIENCE, 60)),
+        "backoff": {"init_backoff": FIRST_PAUSE, "max_backoff": LONGEST_PAUSE, "base": 2.0},
+    }
+    settings: dict[str, Any] = {}
+    if scheme == "s3":
+        settings = {**_profile(environment), **({"endpoint": endpoint} if endpoint else {})}
+        return stores.S3Store(bucket, client_options=client, retry_config=retry, config=settings)
+    if scheme == "gs":
+        if endpoint:
+            key = {"gcs_base_url": endpoint, "disable_oauth": True, "client_email": "", "private_key": "", "private_key_id": ""}
+            settings = {"service_account_key": json.dumps(key)}
+            client["allow_http"] = endpoint.startswith("http://")
+        return stores.GCSStore(bucket, client_options=client, retry_config=retry, config=settings)
+    if scheme == "az":
+        settings = {"endpoint": endpoint} if endpoint else {}
+        return stores.AzureStore(bucket, client_options=client, retry_config=retry, config=settings)
+    return stores.HTTPStore.from_url(f"{scheme}://{bucket}", client_options=client, retry_config=retry)
+
+
+def _profile(environment: Mapping[str, str]) -> dict[str, str]:
+    """Keys, region and endpoint of a profile in ~/.aws, where the environment holds no keys; obstore does not look there."""
+    if "AWS_ACCESS_KEY_ID" in environment or environment.get("AWS_SKIP_SIGNATURE") == "true":
+        return {}
+    name = environment.get("AWS_PROFILE", "default")
+    files = [
+        environment.get("AWS_CONFIG_FILE", "~/.aws/config"),
+        environment.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
+    ]
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        parser.read([Path(file).expanduser() for file in files], encoding="utf-8")
+    except configparser.Error as error:
+        raise ConfigError(f"{' or '.join(files)} cannot be read: {str(error).splitlines()[0]}") from None
+    keys = {
+        "aws_access_key_id": "access_key_id", "aws_secret_access_key": "secret_access_key", "aws_session_token": "session_token",
+        "region": "region", "endpoint_url": "endpoint",
+    }  # fmt: skip
+    sections = [section for section in (f"profile {name}", name) if parser.has_section(section)]
+    told = {theirs: value for section in sections for theirs, value in parser.items(section)}
+    return {ours: told[theirs] for theirs, ours in keys.items() if theirs in told}
+
+
+@contextmanager
+def telling(url: URL, doing: str) -> Iterator[None]:
+    """Errors of the store as ours, with the URL.
+
+    Raises:
+        MissingInputError: nothing there.
+        InputError: access refused.
+        UnreachableError: the store does not answer, or not as it should, after all tries.
+    """
+    errors = require("obstore.exceptions", "cloud")
+    try:
+        yield
+    except (errors.NotFoundError, FileNotFoundError):
+        raise MissingInputError(f"there is nothing at {url}") from None
+    except (errors.PermissionDeniedError, errors.UnauthenticatedError) as error:
+        raise InputError(
+            f"{url} {doing}: access was refused ({_reason(error)}); check the credentials of the store in the environment, "
+            "or AWS_SKIP_SIGNATURE=true for a public bucket"
+        ) from None
+    except (errors.BaseError, OSError) as error:
+        if "169.254.169.254" in str(error):  # where machines of a cloud find their keys
+            raise InputError(
+                f"{url} {doing}: no keys of the store were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, "
+                "or AWS_SKIP_SIGNATURE=true for a public bucket"
+            ) from None
+        tried = f"it was tried for up to {_seconds(PATIENCE, 60):g} s ({PATIENCE})"
+        raise UnreachableError(f"{url} {doing}: {_reason(error)}; {tried}") from None
+
+
+def _reason(error: Exception) -> str:
+    """The first lines of what obstore says, without its debugging output."""
+    said = str(error).split("\n\nDebug source:")[0].split("\n")
+    return " ".join(line.strip() for line in said if line.strip())[:400]
