@@ -105,7 +105,7 @@ def train(
     Args:
         data: folder of class folders, table, or TOML file.
         recipe: a recipe by name or file; chosen from what is seen when not given.
-        out: run folder, or its URL, to which it is sent at the end.
+        out: run folder, or its URL, to which it is sent.
         resume: go on with a run that was stopped in `out`.
         progress: told about long work.
         sections: config sections as keywords, `training={"epochs": 5}`.
@@ -116,7 +116,7 @@ def train(
     from coverslip.report import write_report  # matplotlib: other uses of this file need not wait for it
 
     named = None if recipe is None else str(recipe)
-    with output(out, resume=resume, last=RUN_ENDS) if out is not None else nullcontext() as folder:
+    with output(out, resume=resume, last=RUN_ENDS, resumable=True) if out is not None else nullcontext() as folder:
         start = begin(str(data), recipe=named, settings=(), out=folder, resume=resume, sections=sections)
         result = run(
             start.config, start.folder, recipe=start.recipe, why=start.why, command="coverslip.train(...)", resume=resume, progress=progress
@@ -135,7 +135,7 @@ def compare(
         data: folder of class folders, table, or TOML file.
         grid: a grid by name or file.
         settings: texts `section.key=value`; a list of values makes or replaces an axis.
-        out: study folder.
+        out: study folder, or its URL, to which it is sent.
         resume: go on with a comparison that was stopped in `out`.
         bundles: which runs keep their trained model.
         engine: who does the runs; this process when not given.
@@ -147,13 +147,15 @@ def compare(
     from coverslip.report.study import write_study_report  # matplotlib: other uses of this file need not wait for it
     from coverslip.study.compare import begin_comparison
     from coverslip.study.compare import compare as run_comparison
+    from coverslip.study.folder import STUDY_ENDS
 
     comparison = begin_comparison(grid, data_layer(str(data)), settings)
-    folder = Path(out) if out is not None else free_folder(str(data), resume=resume, kind="compare")
-    result = run_comparison(
-        comparison, folder, engine=engine, bundles=bundles, resume=resume, command="coverslip.compare(...)", progress=progress
-    )
-    write_study_report(result.folder)
+    with output(out, resume=resume, last=STUDY_ENDS, resumable=True) if out is not None else nullcontext() as given:
+        folder = given or free_folder(str(data), resume=resume, kind="compare")
+        result = run_comparison(
+            comparison, folder, engine=engine, bundles=bundles, resume=resume, command="coverslip.compare(...)", progress=progress
+        )
+        write_study_report(result.folder)
     return result
 
 

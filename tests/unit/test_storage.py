@@ -222,14 +222,14 @@ def test_output_for_a_url_is_sent_whole_and_goes_on_after_a_failure(tmp_path: Pa
         monkeypatch.setenv(ENDPOINT, address)
 
         def make() -> None:
-            with output("s3://bucket/run", last=["end.json"]) as folder:
+            with output("s3://bucket/run", last=["end.json"], resumable=True) as folder:
                 folder.mkdir()
-                (folder / "end.json").write_text("{}")
                 (folder / "z.txt").write_text("z")
+                (folder / "end.json").write_text("{}")
 
         with pytest.raises(UnreachableError, match="What was made lies in"):
             make()
-        assert sorted(path.name for path in (tmp_path / "store/bucket/run").iterdir()) == ["z.txt"]
+        assert sorted(path.name for path in (tmp_path / "store/bucket/run").iterdir()) == [".working.json", "z.txt"]
         broken[0] = False
         with output("s3://bucket/run", resume=True, last=["end.json"]) as folder:
             assert (folder / "end.json").exists()

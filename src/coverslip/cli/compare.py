@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from coverslip.cli.console import err, out, progress_bar
-from coverslip.cli.options import Address, EngineName, Mlflow, TensorBoard
+from coverslip.cli.options import Address, Endpoint, EngineName, Mlflow, TensorBoard, sent, shown
 
 if TYPE_CHECKING:
     from coverslip.runtime import Progress
@@ -24,13 +23,15 @@ def register(app: typer.Typer) -> None:
 
 
 def compare(
-    data: Annotated[str, typer.Argument(help="Folder of class folders, a CSV or Parquet table, or a TOML file with a \\[data] section.")],
+    data: Annotated[
+        str, typer.Argument(help="Folder of class folders, CSV or Parquet table, TOML file with a \\[data] section, or the URL of one.")
+    ],
     grid: Annotated[str, typer.Option(help="A grid by name or file: a base, and axes of which every combination is a run.")],
     settings: Annotated[
         list[str] | None,
         typer.Option("-s", "--set", metavar="KEY=VALUE", help="Override a key of the config; a list of values makes or replaces an axis."),
     ] = None,
-    out_folder: Annotated[Path | None, typer.Option("--out", help="Study folder; studies/<data> when not given.")] = None,
+    out_folder: Annotated[str | None, typer.Option("--out", help="Study folder or its URL; studies/<data> when not given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a comparison that was stopped in this folder.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the runs with an estimate of their time and memory; train nothing.")
@@ -40,6 +41,7 @@ def compare(
     address: Address = None,
     tensorboard: TensorBoard = None,
     mlflow: Mlflow = None,
+    endpoint: Endpoint = None,
 ) -> None:
     """Train every combination of a grid on one split, and say which are truly better."""
     from coverslip.start import data_layer, free_folder
@@ -53,20 +55,22 @@ def compare(
     from coverslip.report.study import write_study_report
     from coverslip.study.compare import compare as run_comparison
     from coverslip.study.engines import build_engine
+    from coverslip.study.folder import STUDY_ENDS
     from coverslip.study.tracking import Tracking
 
-    folder = out_folder or free_folder(data, resume=resume, kind="compare")
     command = shlex.join(["coverslip", *sys.argv[1:]])
-    tracking = Tracking(folder.absolute().name, tensorboard, mlflow)
-    tracking.check()
-    with progress_bar() as progress, contextlib.closing(build_engine(engine, address)) as workers:
-        result = run_comparison(
-            comparison, folder, engine=workers, bundles=bundles, resume=resume, command=command, progress=progress, announce=_say
-        )
-    for name in result.table.loc[result.table["status"] == "done", "model_id"]:
-        tracking.add(result.folder / "runs" / name, name)
-    _show(result)
-    out.print(f"report: {write_study_report(result.folder)}", markup=False)
+    with sent(out_folder, resume=resume, last=STUDY_ENDS, resumable=True) as given:
+        folder = given or free_folder(data, resume=resume, kind="compare")
+        tracking = Tracking(folder.absolute().name, tensorboard, mlflow)
+        tracking.check()
+        with progress_bar() as progress, contextlib.closing(build_engine(engine, address)) as workers:
+            result = run_comparison(
+                comparison, folder, engine=workers, bundles=bundles, resume=resume, command=command, progress=progress, announce=_say
+            )
+        for name in result.table.loc[result.table["status"] == "done", "model_id"]:
+            tracking.add(result.folder / "runs" / name, name)
+        _show(result)
+        out.print(f"report: {shown(write_study_report(result.folder))}", markup=False)
     if not (result.table["status"] == "done").any():
         raise typer.Exit(1)
 

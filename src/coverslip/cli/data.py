@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from coverslip.cli.console import err, out, progress_bar
-from coverslip.cli.options import Endpoint
+from coverslip.cli.options import Endpoint, sent, shown
 
 if TYPE_CHECKING:
     from coverslip.data.audit import Audit
@@ -92,17 +92,19 @@ def _fact_lines(facts: Mapping[str, Any]) -> list[str]:
 
 def simulate(
     kind: Annotated[Literal["charts", "gels", "cells"], typer.Argument(help="What to simulate.")],
-    destination: Annotated[Path, typer.Argument(help="A new or empty folder.")],
+    destination: Annotated[str, typer.Argument(help="A new or empty folder, or a URL.")],
     images: Annotated[int, typer.Option(help="Number of images in all.", min=2)] = 240,
     seed: Annotated[int, typer.Option(help="Seed of the simulation.")] = 0,
+    endpoint: Endpoint = None,
 ) -> None:
     """Write a folder of simulated images, for tests and for learning the program."""
     from coverslip.simulate import simulate as write_simulation
 
-    with progress_bar() as progress:
-        folder = write_simulation(kind, destination, images=images, seed=seed, progress=progress)
-    err.print("these images are simulations, not data")
-    out.print(str(folder), markup=False)
+    with sent(destination) as folder:
+        with progress_bar() as progress:
+            made = write_simulation(kind, folder or Path(), images=images, seed=seed, progress=progress)
+        err.print("these images are simulations, not data")
+        out.print(shown(made), markup=False)
 
 
 def shard(

@@ -20,19 +20,58 @@ def _set_endpoint(url: str | None) -> str | None:
     return url
 
 
+_far: dict[Path, str] = {}
+"""Local folders and files of outputs that are sent to a store, and their URLs."""
+
+
 @contextlib.contextmanager
-def sent(out_folder: str | None, *, resume: bool = False, replace: bool = False, last: Sequence[str] = ()) -> Iterator[Path | None]:
-    """The path that `--out` means; what is written there goes to the store at the end where it is a URL, which is then said."""
-    from coverslip.cli.console import out
-    from coverslip.storage import is_url, output
+def sent(
+    out_folder: str | None, *, resume: bool = False, replace: bool = False, last: Sequence[str] = (), resumable: bool = False
+) -> Iterator[Path | None]:
+    """The folder that `--out` means; what is written there goes to the store where it is a URL (`storage.output`), which is then said."""
+    from coverslip.storage import output
 
     if out_folder is None:
         yield None
         return
-    with output(out_folder, resume=resume, replace=replace, last=last) as folder:
+    with output(out_folder, resume=resume, replace=replace, last=last, resumable=resumable) as folder, _known(folder, out_folder):
         yield folder
-    if is_url(out_folder):
-        out.print(f"sent to {out_folder}", markup=False)
+    _say_sent(out_folder)
+
+
+@contextlib.contextmanager
+def sent_file(out_file: str) -> Iterator[Path]:
+    """The file that `--out` means; it goes to the store at the end where it is a URL, which is then said."""
+    from coverslip.storage import output_file
+
+    with output_file(out_file) as file, _known(file.parent, out_file.rpartition("/")[0]):
+        yield file
+    _say_sent(out_file)
+
+
+@contextlib.contextmanager
+def _known(folder: Path, place: str) -> Iterator[None]:
+    from coverslip.storage import is_url
+
+    if is_url(place):
+        _far[folder] = place.rstrip("/")
+    yield
+    _far.pop(folder, None)
+
+
+def _say_sent(place: str) -> None:
+    from coverslip.cli.console import out
+    from coverslip.storage import URL
+    from coverslip.storage import place as as_place
+
+    if isinstance(as_place(place), URL):
+        out.print(f"sent to {place}", markup=False)
+
+
+def shown(path: Path | str) -> str:
+    """A path as the user knows it: with the URL to which it is sent, where it is."""
+    found = next((folder for folder in _far if Path(path).is_relative_to(folder)), None)
+    return str(path) if found is None else "/".join([_far[found], *Path(path).relative_to(found).parts])
 
 
 Endpoint = Annotated[

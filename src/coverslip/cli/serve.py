@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from coverslip.cli.console import err, out
+from coverslip.cli.options import Endpoint
 
 
 def register(app: typer.Typer) -> None:
@@ -15,7 +16,7 @@ def register(app: typer.Typer) -> None:
 
 
 def serve(
-    bundles: Annotated[list[str], typer.Argument(metavar="[NAME=]BUNDLE...", help="Run folders or bundles; a name tells several apart.")],
+    bundles: Annotated[list[str], typer.Argument(metavar="[NAME=]BUNDLE...", help="Run folders, bundles, URLs; a name tells them apart.")],
     host: Annotated[str, typer.Option(help="Address to listen at; one that others can reach needs a token.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     token: Annotated[
@@ -33,6 +34,7 @@ def serve(
     connections: Annotated[int, typer.Option(help="Most connections at one time.")] = 256,
     upload_seconds: Annotated[float, typer.Option(help="Within which a request must have arrived.")] = 60,
     seconds: Annotated[float, typer.Option(help="For which a request may be worked on.")] = 60,
+    endpoint: Endpoint = None,
 ) -> None:
     """Answer over HTTP what models say of images, and show it on a page."""
     from coverslip.serve import serve as run

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from coverslip.cli.console import err, out, progress_bar
-from coverslip.cli.options import Settings
+from coverslip.cli.options import Endpoint, Settings, sent_file, shown
 from coverslip.cli.use import Bundle
 
 
@@ -21,7 +20,7 @@ def register(app: typer.Typer) -> None:
 def export(
     bundle: Bundle,
     form: Annotated[Literal["onnx", "openvino", "bioimageio"], typer.Option("--format", help="Of which program.")],
-    out_file: Annotated[Path, typer.Option("--out", help="FILE.onnx, FILE.xml (and .bin), or FILE.zip.")],
+    out_file: Annotated[str, typer.Option("--out", help="FILE.onnx, FILE.xml (and .bin), or FILE.zip; also a URL.")],
     check: Annotated[
         list[str] | None, typer.Option("--check", help="More images (files, folders, tables) on which it must give torch's scores.")
     ] = None,
@@ -29,30 +28,34 @@ def export(
     quantise: Annotated[bool, typer.Option("--quantise", help="Write it in 8 bits, too, and measure on --data what that costs.")] = False,
     depth: Annotated[int | None, typer.Option("--depth", help="Bits of the pixels that go in, 8 or 16; the model's own otherwise.")] = None,
     settings: Settings = None,
+    endpoint: Endpoint = None,
 ) -> None:
     """Write a model for other programs, its preprocessing inside, once it gives torch's scores there."""
     from coverslip.export import export_bundle
 
-    with progress_bar() as progress:
-        made = export_bundle(
-            bundle, form, out_file, check=check or [], data=data, settings=settings or [], quantise=quantise, depth=depth, progress=progress
+    with sent_file(out_file) as file:
+        with progress_bar() as progress:
+            made = export_bundle(
+                bundle, form, file, check=check or [], data=data, settings=settings or [], quantise=quantise, depth=depth,
+                progress=progress,
+            )  # fmt: skip
+        for note in made.notes:
+            err.print(f"note: {note}", markup=False)
+        parity = made.parity
+        out.print(
+            f"{shown(made.path)}: scores differ from torch by at most {parity.largest_difference:.1e} on {parity.images} images "
+            f"({parity.tolerance:.0e} allowed)",
+            markup=False,
         )
-    for note in made.notes:
-        err.print(f"note: {note}", markup=False)
-    parity = made.parity
-    out.print(
-        f"{made.path}: scores differ from torch by at most {parity.largest_difference:.1e} on {parity.images} images "
-        f"({parity.tolerance:.0e} allowed)",
-        markup=False,
-    )
-    if made.small is not None:
-        out.print(f"{made.small[0]}: {made.small[1].sentence}", markup=False)
+        if made.small is not None:
+            out.print(f"{shown(made.small[0])}: {made.small[1].sentence}", markup=False)
 
 
 def push(
     bundle: Bundle,
     address: Annotated[str, typer.Argument(metavar="hf://OWNER/NAME", help="The repository; made where there is none.")],
     public: Annotated[bool, typer.Option("--public", help="Let everybody read a repository that is made, sample images and all.")] = False,
+    endpoint: Endpoint = None,
 ) -> None:
     """Put a model into a repository of the Hugging Face hub, from which `hf://OWNER/NAME` opens it anywhere."""
     from coverslip.bundle import find_bundle

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from coverslip.cli.console import err, out, progress_bar
-from coverslip.cli.options import Endpoint, Mlflow, Settings, TensorBoard, sent
+from coverslip.cli.options import Endpoint, Mlflow, Settings, TensorBoard, sent, shown
 
 if TYPE_CHECKING:
     from coverslip.start import Start
@@ -49,7 +49,7 @@ def train(
 
     with (
         together() as ranks,
-        sent(None if dry_run or not ranks.first else out_folder, resume=resume, last=RUN_ENDS) as folder,
+        sent(None if dry_run or not ranks.first else out_folder, resume=resume, last=RUN_ENDS, resumable=True) as folder,
         progress_bar() as progress,
     ):
         if not ranks.first:
@@ -60,7 +60,7 @@ def train(
         start = begin(data, recipe=recipe, settings=settings or [], out=folder, resume=resume)
         err.print(f"[bold]{start.recipe}[/bold]: {start.why}", soft_wrap=False)
         if resume and not (start.folder / "config.toml").is_file():
-            _say(f"there is no run to go on with in {start.folder}: a new one begins")
+            _say(f"there is no run to go on with in {shown(start.folder)}: a new one begins")
         if dry_run:
             _show_plan(start, progress)
             return
@@ -83,17 +83,20 @@ def train(
 
 
 def demo(
-    out_folder: Annotated[Path | None, typer.Option("--out", help="Where images and run go; a temporary folder when not given.")] = None,
+    out_folder: Annotated[
+        str | None, typer.Option("--out", help="Folder or URL to which images and run go; a temporary folder when not given.")
+    ] = None,
     images: Annotated[int, typer.Option(help="Number of simulated images.", min=20)] = 240,
     seed: Annotated[int, typer.Option(help="Seed of the simulation.")] = 0,
+    endpoint: Endpoint = None,
 ) -> None:
     """The tour in about a minute, without a network: simulate gel photographs, audit, train, report."""
     from coverslip.experiment import run
     from coverslip.simulate import simulate
     from coverslip.start import begin
 
-    folder = out_folder or Path(tempfile.mkdtemp(prefix="coverslip-demo-"))
-    with progress_bar() as progress:
+    with sent(out_folder) as given, progress_bar() as progress:
+        folder = given or Path(tempfile.mkdtemp(prefix="coverslip-demo-"))
         err.print("simulating gel photographs and other pictures (they are simulations, not data) ...")
         gels = simulate("gels", folder / "gels", images=images, seed=seed, progress=progress)
         start = begin(str(gels), recipe="quick", settings=[], out=folder / "runs" / gels.name, resume=False)
@@ -113,8 +116,8 @@ def _finish(result: RunResult) -> None:
     for note in result.notes:
         err.print(f"note: {note}", markup=False)
     out.print(headline(result.metrics), markup=False)
-    out.print(f"report: {report}", markup=False)
-    out.print(f"model:  {result.bundle}", markup=False)
+    out.print(f"report: {shown(report)}", markup=False)
+    out.print(f"model:  {'' if result.bundle is None else shown(result.bundle)}", markup=False)
 
 
 def _show_plan(start: Start, progress: Any) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from coverslip.cli.console import err, out, progress_bar
-from coverslip.cli.options import Address, Endpoint, sent
+from coverslip.cli.options import Address, Endpoint, sent, sent_file, shown
 
 if TYPE_CHECKING:
     from coverslip.inference import RuntimeName
@@ -54,8 +54,8 @@ def predict(
     model = Model(bundle, device=device, runtime=runtime)
     with progress_bar() as progress:
         frame = model.predict(inputs, progress)
-    with sent(out_file, replace=True) as place:
-        written = write_table(submission(frame, model) if form == "submission" else frame, place or Path())
+    with sent_file(out_file) if PurePosixPath(out_file).suffix else sent(out_file, replace=True) as place:
+        written = shown(write_table(submission(frame, model) if form == "submission" else frame, place or Path()))
     bad = frame[frame["error"] != ""]
     if len(bad):
         reasons = [f"{image}: {error}" for image, error in zip(bad["image"], bad["error"], strict=True)]
@@ -107,12 +107,23 @@ def evaluate(
         for note in result.notes:
             err.print(f"note: {note}", markup=False)
         out.print(headline(result.metrics), markup=False)
-        out.print(f"report: {write_report(result.folder)}", markup=False)
+        out.print(f"report: {shown(write_report(result.folder))}", markup=False)
 
 
-def report(run: Annotated[Path, typer.Argument(metavar="RUN|STUDY", help="The folder of a run or of a study.")]) -> None:
+def report(
+    run: Annotated[str, typer.Argument(metavar="RUN|STUDY", help="The folder of a run or of a study, or its URL.")],
+    endpoint: Endpoint = None,
+) -> None:
     """Write report.html of a run or a study again, from its files."""
     from coverslip.report import write_report
     from coverslip.report.study import is_study, write_study_report
+    from coverslip.storage import URL, local_folder, place, upload, writable
 
-    out.print(str((write_study_report if is_study(run) else write_report)(run)), markup=False)
+    where = place(run)
+    if isinstance(where, URL):
+        writable(where)
+    with local_folder(where, without=(".safetensors",)) as folder:
+        written = (write_study_report if is_study(folder) else write_report)(folder)
+        if isinstance(where, URL):
+            upload(written, where / written.name)
+    out.print(str(where / written.name), markup=False)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shlex
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from coverslip.cli.console import err, out, progress_bar
+from coverslip.cli.options import Endpoint, sent, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,14 +21,17 @@ def register(app: typer.Typer) -> None:
 
 
 def velocity(
-    data: Annotated[str, typer.Argument(help="Folder of class folders, a CSV or Parquet table, or a TOML file with a \\[data] section.")],
+    data: Annotated[
+        str, typer.Argument(help="Folder of class folders, CSV or Parquet table, TOML file with a \\[data] section, or the URL of one.")
+    ],
     models: Annotated[str | None, typer.Option(help="Backbones, with commas; three of very different sizes when not given.")] = None,
     batch_sizes: Annotated[str, typer.Option(help="Images a step, with commas.")] = "8,32,128",
     strategies: Annotated[str, typer.Option(help="Where the images of a step come from, with commas.")] = "disk,memory,none,features",
     seconds: Annotated[float, typer.Option(help="For how long steps are timed in each measurement.")] = 1.0,
     recipe: Annotated[str | None, typer.Option(help="Pixels, augmentation and optimizer of a recipe, by name or file.")] = None,
     settings: Annotated[list[str] | None, typer.Option("-s", "--set", metavar="KEY=VALUE", help="Override a key of the config.")] = None,
-    out_folder: Annotated[Path | None, typer.Option("--out", help="Study folder; studies/<data> when not given.")] = None,
+    out_folder: Annotated[str | None, typer.Option("--out", help="Study folder or its URL; studies/<data> when not given.")] = None,
+    endpoint: Endpoint = None,
 ) -> None:
     """Measure training speed, waiting for data, memory and latency by model, batch size and caching, and recommend."""
     from coverslip.config import parse_overrides
@@ -45,13 +48,14 @@ def velocity(
         strategies=_words(strategies),
         seconds=seconds,
     )
-    folder = out_folder or free_folder(data, resume=False, kind="velocity")
-    err.print(f"{len(plan.combinations)} measurements of about {plan.seconds + 2:.0f} seconds each: nothing else should run meanwhile")
-    with progress_bar() as progress:
-        rows, advice = measure_velocity(plan, folder, command=shlex.join(["coverslip", *sys.argv[1:]]), progress=progress)
-    _show(rows)
-    out.print(advice.headline, markup=False)
-    out.print(f"report: {write_study_report(folder)}", markup=False)
+    with sent(out_folder) as given:
+        folder = given or free_folder(data, resume=False, kind="velocity")
+        err.print(f"{len(plan.combinations)} measurements of about {plan.seconds + 2:.0f} seconds each: nothing else should run meanwhile")
+        with progress_bar() as progress:
+            rows, advice = measure_velocity(plan, folder, command=shlex.join(["coverslip", *sys.argv[1:]]), progress=progress)
+        _show(rows)
+        out.print(advice.headline, markup=False)
+        out.print(f"report: {shown(write_study_report(folder))}", markup=False)
     if not (rows["status"] == "ok").any():
         raise typer.Exit(1)
 

@@ -18,6 +18,7 @@ from coverslip.errors import InputError, did_you_mean
 from coverslip.explain import Explainer
 from coverslip.inference import RuntimeName
 from coverslip.predict import Model
+from coverslip.repositories import is_address, parse_address
 from coverslip.serve import explaining
 from coverslip.serve.answers import LimitsBody, ModelBody, Prediction, Thresholds
 from coverslip.serve.engine import BundleEngine, Engine
@@ -25,6 +26,7 @@ from coverslip.serve.limits import Limits
 from coverslip.serve.refusals import Refusal
 from coverslip.serve.samples import Named, gather_samples
 from coverslip.serve.worker import Outcome
+from coverslip.storage import URL, is_url, place
 from coverslip.structures import FloatArray, IntArray, Task
 
 
@@ -45,7 +47,7 @@ def name_bundles(texts: Sequence[str]) -> dict[str, Path]:
     for text in texts:
         name, path = _split(text)
         folder = find_bundle(path)
-        name = name or _folder_name(folder)
+        name = name or _name_of(path, folder)
         if name in named:
             raise InputError(f"two models are called {name!r} ({named[name]} and {folder}); say NAME=BUNDLE")
         named[name] = folder
@@ -55,15 +57,19 @@ def name_bundles(texts: Sequence[str]) -> dict[str, Path]:
 def _split(text: str) -> tuple[str, str]:
     """Name, empty where none is given, and path."""
     name, mark, path = text.partition("=")
-    if not mark or Path(text).exists():
+    if not mark or is_url(name) or Path(text).exists():
         return "", text
     if not name.strip():
         raise InputError(f"{text}: expected NAME=BUNDLE")
     return name.strip(), path
 
 
-def _folder_name(folder: Path) -> str:
-    whole = folder.absolute()
+def _name_of(text: str, folder: Path) -> str:
+    """The name of a bundle's folder or of its run; of one that was fetched, as its address has it."""
+    if is_address(text):
+        return parse_address(text).name.rpartition("/")[2]
+    given = place(text)
+    whole = given if isinstance(given, URL) else folder.absolute()
     return whole.parent.name if whole.name == "bundle" and whole.parent.name else whole.name
 
 

@@ -9,14 +9,25 @@ What does not come right is an error with the URL, after a time that is known. I
     reading       an object, or a part of it; its size
     folders       what lies in a folder; which of many files are there
     copies        files and folders up and down
+    mirroring     a folder that is worked in, and its copy in a store
     outputs       what `--out` means where it is a URL
 """
 
 from coverslip.storage.addresses import URL, Place, absolute, is_url, place
 from coverslip.storage.connecting import AT_ONCE, CHUNK, ENDPOINT, PATIENCE, TIMEOUT
-from coverslip.storage.copies import delete, download, download_folder, local_copy, upload, upload_folder, write
+from coverslip.storage.copies import (
+    delete,
+    download,
+    download_folder,
+    local_copy,
+    local_folder,
+    upload,
+    upload_folder,
+    writable,
+    write,
+)
 from coverslip.storage.folders import exists, files_in, listing, stats
-from coverslip.storage.outputs import output
+from coverslip.storage.outputs import output, output_file
 from coverslip.storage.reading import Stat, read, stat
 
 __all__ = [
@@ -37,12 +48,15 @@ __all__ = [
     "is_url",
     "listing",
     "local_copy",
+    "local_folder",
     "output",
+    "output_file",
     "place",
     "read",
     "stat",
     "stats",
     "upload",
     "upload_folder",
+    "writable",
     "write",
 ]

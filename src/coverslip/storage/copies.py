@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -48,12 +48,21 @@ def upload(path: Path, url: URL) -> None:
         InputError: access refused, or a web server, which is read only.
         UnreachableError: the store does not answer.
     """
-    if url.parts[0] in ("http", "https"):
-        raise InputError(f"{url}: web servers are read, not written; choose a path, or s3://, gs:// or az://")
+    writable(url)
     obstore = require("obstore", "cloud")
     with telling(url, "cannot be written"):
         store, key = store_of(url)
         obstore.put(store, key, path, chunk_size=CHUNK, max_concurrency=4)
+
+
+def writable(url: URL) -> None:
+    """Refuse a URL of a web server.
+
+    Raises:
+        InputError: it is one.
+    """
+    if url.parts[0] in ("http", "https"):
+        raise InputError(f"{url}: web servers are read, not written; choose a path, or s3://, gs:// or az://")
 
 
 def write(where: Place, data: bytes) -> None:
@@ -95,7 +104,7 @@ def local_copy(file: Any) -> Iterator[Path]:
 
 
 def upload_folder(folder: Path, url: URL, last: Iterable[str] = ()) -> list[str]:
-    """Copy the files of a folder to a store, those that lie there already left out, and remove there what is not in the folder.
+    """Copy the files of a folder to a store, where they replace those of the same name.
 
     Args:
         folder: what is copied.
@@ -115,12 +124,31 @@ def upload_folder(folder: Path, url: URL, last: Iterable[str] = ()) -> list[str]
     return [*sent, *late]
 
 
-def download_folder(url: URL, folder: Path) -> list[str]:
-    """Copy all objects below a URL into a folder; gives their names."""
-    names = [name for name in listing(url) if name]
+def download_folder(url: URL, folder: Path, without: Sequence[str] = ()) -> list[str]:
+    """Copy the objects below a URL into a folder, but for those with some endings; gives their names."""
+    names = [name for name in listing(url) if name and not name.endswith(tuple(without))]
     unsafe = [name for name in names if name.startswith("/") or ".." in name.split("/") or "\\" in name]
     if unsafe:
         raise InputError(f"{url} holds names that lead out of a folder: {unsafe[0]}")
     with ThreadPoolExecutor(AT_ONCE) as pool:
         list(pool.map(lambda name: download(url / name, folder / name), names))
     return names
+
+
+@contextmanager
+def local_folder(where: Place, without: Sequence[str] = ()) -> Iterator[Path]:
+    """A folder, or a copy of what lies below a URL but for files with some endings, for as long as the block lasts.
+
+    Raises:
+        MissingInputError: there is nothing at the URL.
+        InputError: a web server, which does not list.
+        UnreachableError: the store does not answer.
+    """
+    if isinstance(where, Path):
+        yield where
+        return
+    with tempfile.TemporaryDirectory(prefix="coverslip-") as holder:
+        folder = Path(holder) / where.name
+        if not download_folder(where, folder, without):
+            raise MissingInputError(f"there is nothing at {where}")
+        yield folder

@@ -21,6 +21,7 @@ from coverslip.models.networks import check_architecture
 from coverslip.pictures import save_gallery
 from coverslip.record import csv_text, finished_metrics
 from coverslip.runtime import Progress, machine_facts, no_progress, package_versions, sweep, write_file
+from coverslip.storage import absolute
 from coverslip.study.engines import Done, Engine, LocalEngine
 from coverslip.study.folder import StudyFolder
 from coverslip.study.grid import Grid, PlannedRun, override, parse_grid, plan
@@ -80,7 +81,7 @@ def begin_comparison(grid: str | Path, data: Mapping[str, Any], settings: Sequen
     layers = merge_layers(merge_layers(load_recipe(recipe) if recipe else {}, base), data)
     path = layers.get("data", {}).get("path")
     if path is not None:
-        layers = merge_layers(layers, {"data": {"path": str(Path(path).absolute())}})
+        layers = merge_layers(layers, {"data": {"path": absolute(path)}})
     whole = override(replace(found, base=layers), settings)
     drawn = whole.base.get("split", {}).get("seed") == "random"
     if drawn:  # once, for all runs

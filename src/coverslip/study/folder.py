@@ -13,10 +13,12 @@ import tomli_w
 
 from coverslip.config import read_toml
 from coverslip.errors import RunFolderError
-from coverslip.record import claimed, csv_text
+from coverslip.record import RUN_ENDS, claimed, csv_text
 from coverslip.runtime import to_json, write_file, write_json, writing
 
 STUDY = "study.toml"
+STUDY_ENDS = (*RUN_ENDS, "best.json", "verdict.json")
+"""Files of a study and its runs that say that what was written before them is whole."""
 SIGNS = (STUDY, "results.csv", "config.toml", "metrics.json")
 """Files by which a study, or a run, is known to be in a folder."""
 

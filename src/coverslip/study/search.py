@@ -15,6 +15,7 @@ from coverslip.config import merge_layers, read_toml
 from coverslip.errors import ConfigError, InputError, ResourceError
 from coverslip.preparing import Prepared
 from coverslip.runtime import Progress, machine_facts, no_progress, package_versions
+from coverslip.storage import URL, absolute, place
 from coverslip.structures import PARTS
 from coverslip.study.budget import Budget, plan_budget
 from coverslip.study.engines import Done, Engine
@@ -83,8 +84,7 @@ def request_search(
     stored = read_toml(file) if resume and file.is_file() else {}
     if space is None and not stored:
         raise ConfigError(f"say where to search: --space NAME or FILE. Spaces: {', '.join(space_names())}")
-    path = str(data.get("data", {}).get("path", ""))
-    layer = data if "://" in path else merge_layers(data, {"data": {"path": str(Path(path).absolute())}})
+    layer = merge_layers(data, {"data": {"path": absolute(str(data.get("data", {}).get("path", "")))}})
     content = stored if space is None else load_space(space)
     read = read_space(str(stored.get("name", "")) if space is None else space, content, layer, overrides or {})
     if trials is None and minutes is None:
@@ -95,6 +95,19 @@ def request_search(
         budget = replace(budget, full=lengths["full"], short=lengths["trial"], note=lengths["note"])
     shown = shlex.join(without_password(command)) if command else ""
     return SearchRequest(read, budget, folder, check_url(storage) if storage else None, resume, shown)
+
+
+def refuse_far_file(storage: str | None, out: str | None) -> None:
+    """Refuse an SQLite file of this machine for a study that goes to a URL: where it goes on, its trials would be missing.
+
+    Raises:
+        ConfigError: that is what was asked for.
+    """
+    if storage is not None and storage.startswith("sqlite") and out is not None and isinstance(place(out), URL):
+        raise ConfigError(
+            f"--storage {storage} stays on this machine, while the study goes to {out}; leave --storage out (the trials are then kept in "
+            f"{TRIALS_FILE} of the study and sent with it), or say postgresql://USER@HOST/DATABASE"
+        )
 
 
 def search(
