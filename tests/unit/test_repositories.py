@@ -7,11 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
+import torch
 from huggingface_hub import close_session, constants
+from safetensors.torch import save
 
 import coverslip
 from coverslip.bundle import find_bundle
-from coverslip.errors import BundleError, InputError, MissingInputError, UnreachableError
+from coverslip.errors import BundleError, InputError, MissingInputError, UnreachableError, WeightsError
+from coverslip.models.weights import find_weights
 from coverslip.predict import Model
 from coverslip.repositories import fetch_bundle, is_address, parse_address, push_bundle
 from hub import Hub, hub_server
@@ -60,6 +64,24 @@ def test_pickles_in_a_repository_are_not_fetched(hub: type[Hub], folder: Path) -
     push_bundle(folder, "hf://lab/gels")
     hub.repositories["lab/gels"]["pytorch_model.bin"] = b"\x80\x04."
     assert not (fetch_bundle("hf://lab/gels") / "pytorch_model.bin").exists()
+
+
+def test_weights_come_from_a_bundle_in_a_repository_and_from_a_published_file(
+    hub: type[Hub], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push_bundle(folder, "hf://lab/gels")
+    here, there = (find_weights("small_30k", where) for where in (str(folder), "hf://lab/gels"))
+    assert here is not None
+    assert there is not None
+    assert (there.source, there.sha256, there.classes) == ("hf://lab/gels", here.sha256, here.classes)
+    state = {name: tensor.contiguous() for name, tensor in timm.create_model("resnet10t").state_dict().items()}
+    hub.repositories["timm/resnet"], hub.private["timm/resnet"] = {"model.safetensors": save(state, {"format": "pt"})}, False
+    found = find_weights("resnet10t", "hf://timm/resnet")
+    assert found is not None
+    assert torch.equal(found.state["conv1.0.weight"], state["conv1.0.weight"])
+    hub.repositories["lab/empty"], hub.private["lab/empty"] = {"README.md": b"#"}, False
+    with pytest.raises(WeightsError, match="holds neither a bundle"):
+        find_weights("small_30k", "hf://lab/empty")
 
 
 def test_a_bundle_cannot_make_the_constructor_load_something(hub: type[Hub], folder: Path) -> None:

@@ -67,8 +67,8 @@ def search(
     local = out_folder if out_folder is None or isinstance(place(out_folder), Path) else None
     with sent(local if dry_run else out_folder, resume=resume, last=STUDY_ENDS, resumable=True) as folder:
         asked = request_search(
-            data_layer(data), folder or free_folder(data, resume=resume and local == out_folder, kind="search"), space=space, overrides=overrides,
-            trials=trials, minutes=minutes, storage=storage, resume=resume, command=["coverslip", *sys.argv[1:]],
+            data_layer(data), folder or free_folder(data, resume=resume and local == out_folder, kind="search"), space=space,
+            overrides=overrides, trials=trials, minutes=minutes, storage=storage, resume=resume, command=["coverslip", *sys.argv[1:]],
         )  # fmt: skip
         if dry_run:
             _show(asked, out_folder)

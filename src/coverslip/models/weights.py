@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,9 +19,11 @@ from safetensors.torch import load_file, save_file
 
 from coverslip.errors import BundleError, WeightsError, did_you_mean
 from coverslip.models import hub
+from coverslip.models.far_weights import fetch_weights_at, is_far
 from coverslip.models.networks import InputFacts, State, check_architecture, input_facts, misfits, on_meta
 from coverslip.models.small import OWN_NETWORKS
 from coverslip.runtime import cache_folder, hash_file, writing
+from coverslip.storage import place
 
 BACKBONE_PREFIX = "backbone.network."
 HEAD_PREFIX = "head."
@@ -88,7 +90,7 @@ def find_weights(architecture: str, where: str) -> Weights | None:
 
     Args:
         architecture: a name of ours or of timm.
-        where: `pretrained`, `none`, a .safetensors file, or a bundle or run folder.
+        where: `pretrained`, `none`, a .safetensors file, a bundle or run folder, or the URL of one of these.
 
     Returns:
         The weights; None for `none`. Never random ones, never those of another architecture.
@@ -102,7 +104,8 @@ def find_weights(architecture: str, where: str) -> Weights | None:
         return None
     path = local_weights(architecture, where)
     if path is not None:
-        return _read_bundle(path, architecture) if path.is_dir() else read_weights(path, architecture)
+        found = _read_bundle(path, architecture) if path.is_dir() else read_weights(path, architecture)
+        return replace(found, source=where) if is_far(where) else found
     try:
         downloaded = hub.download(architecture)
     except WeightsError as error:
@@ -113,6 +116,8 @@ def find_weights(architecture: str, where: str) -> Weights | None:
 def local_weights(architecture: str, where: str = "pretrained") -> Path | None:
     """The file, or the bundle folder, that `find_weights` would read without asking the hub; None when there is none.
 
+    What `where` names at a URL is copied to this machine first.
+
     Raises:
         WeightsError: `where` names a path at which no weights are.
     """
@@ -121,7 +126,7 @@ def local_weights(architecture: str, where: str = "pretrained") -> Path | None:
     if where == "pretrained":
         files = (folder / f"{architecture}.safetensors" for folder in weight_folders())
         return next((file for file in files if file.is_file()), None) or hub.cached_file(architecture)
-    path = Path(where).expanduser()
+    path = fetch_weights_at(where) if is_far(where) else Path(str(place(where)))
     if path.is_dir():
         return _bundle_folder(path)
     if not path.is_file():
@@ -344,7 +349,7 @@ def _under(prefix: str, state: State) -> State:
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
-_WAYS = 'model.weights takes "pretrained", "none", a .safetensors file, or a bundle or run folder.'
+_WAYS = 'model.weights takes "pretrained", "none", a .safetensors file, a bundle or run folder, or the URL of one of these.'
 
 
 def _nothing_found(architecture: str, reason: str) -> NoReturn:

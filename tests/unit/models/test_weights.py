@@ -25,6 +25,8 @@ from coverslip.models.weights import (
     weight_folders,
     write_weights,
 )
+from object_server import object_server
+from unit.export.kinds import saved
 
 PUBLISHED = "mobilenetv3_small_050"
 REPOSITORY = "timm/mobilenetv3_small_050.lamb_in1k"
@@ -268,3 +270,43 @@ def test_list_and_check_tell_the_good_from_the_bad(tmp_path: Path, monkeypatch: 
     assert "missing" in problems["small_600k"]
     assert "small_30k" in problems["unheard_of"] or "not a known" in problems["unheard_of"]
     assert "cannot be read" in problems["resnet18"]
+
+
+def test_weights_at_a_url_are_those_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    far = tmp_path / "store" / "bucket" / "small_30k.safetensors"
+    far.parent.mkdir(parents=True)
+    here = save_small(far)
+    with object_server(tmp_path / "store") as (address, server):
+        monkeypatch.setenv("COVERSLIP_ENDPOINT", address)
+        for url in ("s3://bucket/small_30k.safetensors", f"{address}/bucket/small_30k.safetensors", far.as_uri()):
+            found = find_weights("small_30k", url)
+            assert found is not None
+            assert found.source in (url, str(far))
+            assert all(torch.equal(found.state[name], tensor) for name, tensor in here.state.items())
+            find_weights("small_30k", url)
+        assert sum(method == "GET" for method, _ in server.requests) == 2  # once for each URL
+        save_small(far, mean=(0.5,))  # another file at the same address
+        changed = find_weights("small_30k", "s3://bucket/small_30k.safetensors")
+        assert changed is not None
+        assert changed.mean == (0.5,)
+        with pytest.raises(WeightsError, match="there is nothing at this address"):
+            find_weights("small_30k", "s3://bucket/other.safetensors")
+        with pytest.raises(WeightsError, match=r"neither a \.safetensors file, nor a bundle or run"):
+            find_weights("small_30k", "s3://bucket/model.pth")
+
+
+def test_a_bundle_at_a_url_lends_its_backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    bundle = saved("grey", tmp_path / "store" / "bucket" / "run" / "bundle")
+    here = find_weights("small_30k", str(bundle))
+    assert here is not None
+    with object_server(tmp_path / "store") as (address, server):
+        monkeypatch.setenv("COVERSLIP_ENDPOINT", address)
+        for url in ("s3://bucket/run", "s3://bucket/run/bundle", f"{address}/bucket/run/bundle"):
+            found = find_weights("small_30k", url)
+            assert found is not None
+            assert (found.source, found.sha256, found.classes) == (url, here.sha256, here.classes)
+        assert not [path for _, path in server.requests if "sample" in path or "neighbours" in path]
