@@ -39,7 +39,7 @@ def judged(policy: str, seed: int, steps: int, place: Path) -> dict[str, object]
     own = [*SETTINGS, *weights, f"training.steps={steps}", f"training.seed={seed}"]
     start = begin(str(place / "train" / "train.csv"), recipe="hpa-28", settings=own, out=place / f"{policy}-{seed}-{steps}", resume=False)
     result = run(start.config, start.folder, recipe="hpa-28")
-    predictions, _, _ = Model(result.bundle).judge(place / "kept" / "train.csv")
+    predictions = Model(result.bundle).judge(place / "kept" / "train.csv").predictions
     numbers = evaluate(predictions, level=0.95, resamples=200, seed=0)
     named = {name: numbers[name]["value"] for name in ("macro_f1", "macro_roc_auc", "macro_average_precision")}
     return {

@@ -27,7 +27,7 @@ from coverslip.config import AugmentConfig, CacheConfig
 from coverslip.data.cache import cached
 from coverslip.data.decoding import ImageReadError, PixelArray
 from coverslip.data.pixels import Geometry, Normalisation
-from coverslip.data.reading import Reading
+from coverslip.data.reading import Facts, Reading
 from coverslip.errors import BundleError, MissingInputError
 from coverslip.evaluation.decision import Decision
 from coverslip.evaluation.uncertainty import uncertain_texts
@@ -81,7 +81,12 @@ class Bundle:
         Raises:
             ImageReadError: the file cannot be used.
         """
-        return self.network.geometry.apply(self.reading.read(files)[0])
+        return self.read_with_facts(files)[0]
+
+    def read_with_facts(self, files: Sequence[File]) -> tuple[PixelArray, Facts]:
+        """As `read`, with what the files say of themselves."""
+        image, facts = self.reading.read(files)
+        return self.network.geometry.apply(image), facts
 
     def scores(self, batches: Iterable[PixelArray]) -> FloatArray:
         """Calibrated probabilities, float64 (n, classes), of stored pixels."""

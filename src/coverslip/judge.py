@@ -8,7 +8,6 @@ from typing import Any
 
 from coverslip.bundle import DIGEST, Bundle
 from coverslip.config import load_config, parse_overrides
-from coverslip.data.scan import hash_files
 from coverslip.errors import ConfigError
 from coverslip.evaluation.evaluate import evaluate
 from coverslip.evaluation.uncertainty import uncertainty_numbers
@@ -46,7 +45,7 @@ def evaluate_bundle(
     with RunFolder.claim(folder, resume=False) as place:
         watch = Stopwatch()
         with watch("judge"):
-            predictions, table, problems = model.judge(data, progress, layer)
+            predictions, table, problems, digests = model.judge(data, progress, layer)
         decision = model.bundle.decision
         numbers: dict[str, Any] = {"task": str(model.bundle.task), "classes": list(model.classes), "level": intervals.level}
         if model.bundle.task == Task.BINARY:
@@ -55,17 +54,23 @@ def evaluate_bundle(
         if worth := uncertainty_numbers(predictions, decision.conformal, decision.reported, intervals.level):
             numbers["uncertainty"] = {"test": worth}
         notes = [*table.notes, *([f"{len(problems)} images could not be read: {', '.join(list(problems)[:5])}"] if problems else [])]
-        notes += known_images(model.bundle, table)
+        notes += known_images(model.bundle, table, digests)
         with watch("pictures"):
             save_judged_pictures(place.path / "pictures", table, predictions, model.bundle)
         place.write_judgement(predictions, numbers, model.bundle, watch, bundle=str(bundle), data=str(data), notes=notes, bad=problems)
         return RunResult(place.path, numbers, watch.total, tuple(notes))
 
 
-def known_images(bundle: Bundle, table: Table) -> list[str]:
-    """A warning when images of the table are among those that the model learned from: such numbers are not honest."""
+def known_images(bundle: Bundle, table: Table, digests: Sequence[str]) -> list[str]:
+    """A warning when images of the table are among those that the model learned from: such numbers are not honest.
+
+    Args:
+        bundle: the model.
+        table: n samples.
+        digests: n SHA-256 of their files.
+    """
     learned = set(bundle.trained_on)
-    known = [image for image, digest in zip(table.images, hash_files(table), strict=True) if digest[:DIGEST] in learned]
+    known = [image for image, digest in zip(table.images, digests, strict=True) if digest[:DIGEST] in learned]
     if not known:
         return []
     return [

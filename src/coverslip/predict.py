@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -46,11 +46,29 @@ class Scored:
         scores: float64 (n, classes); rows of images that could not be read hold NaN.
         problems: row → reason.
         distances: float64 (n,) from the training images, NaN likewise; None where the bundle keeps none.
+        digests: SHA-256 of the files of each image, as `Facts.sha256`; empty for arrays, and where they could not be read.
     """
 
     scores: FloatArray
     problems: dict[int, str]
     distances: FloatArray | None = None
+    digests: tuple[str, ...] = ()
+
+
+class Judged(NamedTuple):
+    """A labelled set, scored.
+
+    Attributes:
+        predictions: with targets in the bundle's class order.
+        table: their table.
+        problems: image → reason of those left out.
+        digests: SHA-256 of the files of each row, as `Facts.sha256`.
+    """
+
+    predictions: Predictions
+    table: Table
+    problems: dict[str, str]
+    digests: tuple[str, ...]
 
 
 class Model:
@@ -146,6 +164,7 @@ class Model:
         runtime = self.runtime(len(inputs))
         distances = np.full(len(inputs), np.nan)
         problems: dict[int, str] = {}
+        digests = [""] * len(inputs)
         rows: list[int] = []
         batch: list[PixelArray] = []
 
@@ -163,25 +182,26 @@ class Model:
                     problems[row] = result
                 else:
                     rows.append(row)
-                    batch.append(result)
+                    batch.append(result[0])
+                    digests[row] = result[1]
                 if len(batch) == SCORE_BATCH:
                     flush()
                     progress("predicting", row + 1, len(inputs), {})
             flush()
         progress("predicting", len(inputs), len(inputs), {})
-        return Scored(scores, problems, None if self.bundle.neighbours is None else distances)
+        return Scored(scores, problems, None if self.bundle.neighbours is None else distances, tuple(digests))
 
-    def _pixels(self, inputs: Sequence[Sample]) -> Iterator[PixelArray | str]:
-        """Stored pixels of each input in order, or the reason why there are none; at most a few batches ahead."""
+    def _pixels(self, inputs: Sequence[Sample]) -> Iterator[tuple[PixelArray, str] | str]:
+        """Stored pixels and SHA-256 of each input in order, or the reason why there are none; at most a few batches ahead."""
         first = inputs[0] if len(inputs) else ()
         far = isinstance(first, tuple) and any(not isinstance(file, Path) for file in first)
         decode = Decoder(self.bundle.reading, self.bundle.network.geometry, cpu_count()) if far else None
 
-        def read(item: Sample) -> PixelArray | str:
+        def read(item: Sample) -> tuple[PixelArray, str] | str:
             return self._read(item, decode)
 
         with ThreadPoolExecutor(AT_ONCE if far else cpu_count()) as pool:
-            waiting: deque[Future[PixelArray | str]] = deque()
+            waiting: deque[Future[tuple[PixelArray, str] | str]] = deque()
             todo = iter(inputs)
             for item in islice(todo, 3 * SCORE_BATCH):
                 waiting.append(pool.submit(read, item))
@@ -190,9 +210,12 @@ class Model:
                 for item in islice(todo, 1):
                     waiting.append(pool.submit(read, item))
 
-    def _read(self, item: Sample, decode: Decoder | None = None) -> PixelArray | str:
+    def _read(self, item: Sample, decode: Decoder | None = None) -> tuple[PixelArray, str] | str:
         try:
-            return self.read(item) if decode is None or isinstance(item, np.ndarray) else decode(item)
+            if isinstance(item, np.ndarray):
+                return self.read(item), ""
+            pixels, facts = (self.bundle if decode is None else decode).read_with_facts(item)
+            return pixels, facts.sha256
         except ImageReadError as error:
             return str(error)
         except UnreachableError:
@@ -212,18 +235,13 @@ class Model:
         frame.loc[bad, ["predicted", "uncertain"]] = ""
         return frame
 
-    def judge(
-        self, data: str | Path, progress: Progress = no_progress, settings: Mapping[str, Any] | None = None
-    ) -> tuple[Predictions, Table, dict[str, str]]:
+    def judge(self, data: str | Path, progress: Progress = no_progress, settings: Mapping[str, Any] | None = None) -> Judged:
         """Score a labelled set that the model has not seen.
 
         Args:
             data: folder of class folders, or a table with an image and a label column.
             progress: told about each batch.
             settings: keys of the sections `data` and `split`, e.g. `{"split": {"group": "patient"}}`.
-
-        Returns:
-            Predictions with targets in the bundle's class order, their table, and image → reason of those left out.
 
         Raises:
             InputError: a class that the bundle does not know.
@@ -242,7 +260,7 @@ class Model:
         predictions = Predictions(
             table.images, scores, decided, self.classes, self.bundle.task, table.targets, table.groups, uncertain=doubt
         )
-        return predictions, table, problems
+        return Judged(predictions, table, problems, tuple(np.array(scored.digests)[kept].tolist()))
 
     def _own_keys(self) -> dict[str, Any]:
         """The keys of `[data]` by which the bundle reads tables, as a layer of a config."""

@@ -131,6 +131,19 @@ def test_a_folder_of_class_folders_and_a_web_server(cli: Cli, charts: Path, gel_
         assert (told.status, f"there is nothing at {address}/web/nothing" in told.err) == (2, True)
 
 
+def test_evaluate_reads_each_image_once(cli: Cli, gel_run: Path, gels: Path, tmp_path: Path) -> None:
+    with object_server(tmp_path) as (address, store):
+        shutil.copytree(gels, tmp_path / "bucket" / "gels")
+        told = cli("evaluate", gel_run, "s3://bucket/gels", "--out", tmp_path / "judged", "--endpoint", address)
+        assert told.status == 0, told.err
+        shown = {entry["image"] for entry in json.loads((tmp_path / "judged" / "pictures" / "index.json").read_text())}
+        read_once = [path.removeprefix("bucket/gels/") for (method, path), count in store.counts.items() if method == "GET" and count == 1]
+    images = {path.relative_to(gels).as_posix() for path in gels.rglob("*.png")}
+    assert len(images - shown) >= 10
+    assert images - shown <= set(read_once)
+    assert "WARNING: 28 of 40 images" in told.err  # known by what was read then
+
+
 def test_a_store_that_fails_in_the_middle_is_an_error_that_names_the_object(
     cli: Cli, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

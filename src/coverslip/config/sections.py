@@ -181,7 +181,7 @@ class ModelConfig(Section):
     backbone: str = "mobilenetv2_100"
     """A timm architecture, `small_30k`, `small_200k`, `small_600k`, or `alexnet_grey`."""
     weights: str = "pretrained"
-    """`pretrained` (COVERSLIP_WEIGHTS, caches, hub), `none` (random), a .safetensors file, or a bundle or run to go on from."""
+    """`pretrained` (COVERSLIP_WEIGHTS, caches, hub), `none` (random), a .safetensors file, or a bundle or run to go on from; also a URL."""
     head: Literal["single", "multi"] | list[Count] = "single"
     """`single`: one linear layer; `multi`: 512 and 256 ReLU units with dropout 0.25 and 0.5; or the sizes of hidden layers."""
     arguments: dict[str, bool | int | float | str] = {}

@@ -16,7 +16,7 @@ from coverslip.data.cache import Hold
 from coverslip.data.decoding import ImageReadError, PixelArray
 from coverslip.data.images import Fetched
 from coverslip.data.pixels import Geometry
-from coverslip.data.reading import Reading
+from coverslip.data.reading import Facts, Reading
 from coverslip.errors import BadImagesError
 from coverslip.runtime import cpu_count
 from coverslip.storage import AT_ONCE
@@ -53,11 +53,16 @@ class Decoder:
             ImageReadError: a file cannot be used.
             UnreachableError: a store does not answer.
         """
+        return self.read_with_facts(files)[0]
+
+    def read_with_facts(self, files: Sequence[File]) -> tuple[PixelArray, Facts]:
+        """The stored pixels of one sample, with what its files say of themselves."""
         fetched = [Fetched(file, self.reading.max_pixels) for file in files]
         return self._pool.submit(self._decode, fetched).result()
 
-    def _decode(self, files: Sequence[File]) -> PixelArray:
-        return self.geometry.apply(self.reading.read(files)[0])
+    def _decode(self, files: Sequence[File]) -> tuple[PixelArray, Facts]:
+        image, facts = self.reading.read(files)
+        return self.geometry.apply(image), facts
 
 
 def decoding_slots(memory: int, largest: int, channels: int) -> int:

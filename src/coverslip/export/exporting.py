@@ -22,9 +22,9 @@ from coverslip.export.quantising import Cost, calibration_rows, cost_of, quantis
 from coverslip.graphs import raw_graph
 from coverslip.inference.onnx_runtime import open_session, run_session
 from coverslip.inference.openvino_runtime import compile_model
-from coverslip.predict import Model
+from coverslip.predict import Judged, Model
 from coverslip.runtime import Progress, cpu_count, hash_file, no_progress, package_versions, write_json, writing
-from coverslip.structures import File, FloatArray, Predictions, Table
+from coverslip.structures import File, FloatArray
 
 if TYPE_CHECKING:
     import onnx
@@ -96,7 +96,7 @@ def export_bundle(
     model = Model(bundle, device="cpu", runtime="torch")
     bits = depth_of(model.bundle, depth)
     judged = model.judge(data, progress, parse_overrides(settings)) if data is not None else None
-    samples = [*_sample_files(model), *_more(model, check), *(judged[1].samples if judged else [])]
+    samples = [*_sample_files(model), *_more(model, check), *(judged.table.samples if judged else [])]
     graph = raw_graph(model.bundle, bits)
     with writing(place) as temporary:
         _write(form, model, graph, bits, temporary)
@@ -171,11 +171,9 @@ def _move_weights(temporary: Path, place: Path) -> None:
     temporary.with_suffix(".bin").replace(place.with_suffix(".bin"))
 
 
-def _small(
-    form: Format, model: Model, graph: onnx.ModelProto, depth: int, place: Path, judged: tuple[Predictions, Table, dict[str, str]]
-) -> tuple[Path, Cost]:
+def _small(form: Format, model: Model, graph: onnx.ModelProto, depth: int, place: Path, judged: Judged) -> tuple[Path, Cost]:
     """Write the network in 8 bits, and measure what that costs."""
-    predictions, table, _ = judged
+    predictions, table = judged.predictions, judged.table
     rows = calibration_rows(len(table))
     chosen = decoded(model.bundle, [table.samples[row] for row in rows], depth)
     small = place.with_name(f"{place.stem}-int8{place.suffix}")
