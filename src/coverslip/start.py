@@ -12,6 +12,7 @@ import numpy as np
 
 from coverslip.config import AugmentConfig, DataConfig, ModelConfig, RunConfig, load_config, merge_layers, parse_overrides, read_toml
 from coverslip.data.audit import Audit, audit
+from coverslip.data.braces import has_braces
 from coverslip.data.decoding import PixelArray
 from coverslip.data.files import is_folder
 from coverslip.data.pixels import GREY, WHOLE, Geometry, Normalisation, dataset_percentiles
@@ -167,7 +168,9 @@ def data_layer(data: str) -> dict[str, Any]:
     """
     if not data.endswith(".toml"):
         where = place(data)
-        shards = find_shards(where, DataConfig()) if exists(where) and (is_folder(where) or where.suffix == TAR) else None
+        tars = where.suffix == TAR
+        there = (tars and has_braces(data)) or (exists(where) and (tars or is_folder(where)))
+        shards = find_shards(where, DataConfig()) if there else None
         channels = {} if shards is None or not shards.channels else {"channels": named_channels(shards.channels)}
         return {"data": {"path": data, **channels}}
     with local_copy(place(data)) as file:
@@ -263,7 +266,7 @@ def free_folder(data: str, *, resume: bool, kind: str = "run") -> Path:
     Raises:
         InputError: there is nothing to go on with.
     """
-    stem, under = place(data).absolute().stem or "run", "runs" if kind == "run" else "studies"
+    stem, under = place(data).absolute().stem.partition("{")[0].rstrip("-_.") or "run", "runs" if kind == "run" else "studies"
     folders = [Path(under) / stem, *(Path(under) / f"{stem}-{number}" for number in range(2, 1000))]
     free = next(number for number, folder in enumerate(folders) if not folder.exists())
     if not resume:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from coverslip.data.bio import BIO_SUFFIXES
+from coverslip.data.braces import has_braces
 from coverslip.data.images import IMAGE_SUFFIXES
 from coverslip.errors import CoverslipError, InputError, MissingInputError, did_you_mean
 from coverslip.storage import URL, Place, exists, listing, local_copy, place
@@ -24,7 +25,7 @@ _SHOWN = 5
 
 
 def existing_path(text: str | Path) -> Place:
-    """A path or URL at which there is something.
+    """A path or URL at which there is something; names of tar files in braces are taken as they are.
 
     Raises:
         InputError: no path at all, or a URL of a kind that is not read.
@@ -34,6 +35,8 @@ def existing_path(text: str | Path) -> Place:
     if not str(text):
         raise InputError("no data given: name a folder of class folders, or a CSV or Parquet table (data.path)")
     path = place(text)
+    if path.suffix == ".tar" and has_braces(str(path)):
+        return path
     if isinstance(path, URL):
         if not exists(path):
             raise MissingInputError(f"there is nothing at {text}; check bucket and name, and the endpoint of the store (--endpoint)")

@@ -18,20 +18,21 @@ from typing import Any
 import pandas as pd
 
 from coverslip.config import DataConfig
+from coverslip.data.braces import expand_braces, has_braces
 from coverslip.data.cache import cached
 from coverslip.data.images import IMAGE_SUFFIXES
 from coverslip.data.reading import stated_channels
 from coverslip.data.shards import PLAN, TAR, Shard, Shards, has_index, open_shards
 from coverslip.errors import InputError, MissingInputError, ShardError
 from coverslip.runtime import hash_file, hash_text, write_json
-from coverslip.storage import URL, Place, files_in, local_copy, stat
+from coverslip.storage import URL, Place, files_in, local_copy, place, stats
 from coverslip.structures import Channel, natural_key
 
 _LABEL_KEYS = ("label", "labels", "cls")
 
 
 def find_shards(where: Place, config: DataConfig) -> Shards | None:
-    """The shards that lie in a folder, or tar files of WebDataset; None where there are neither.
+    """The shards that lie in a folder, or tar files of WebDataset, also by names in braces; None where there are neither.
 
     Raises:
         ShardError: an index or a tar file is damaged.
@@ -39,7 +40,8 @@ def find_shards(where: Place, config: DataConfig) -> Shards | None:
         UnreachableError: a store does not answer.
     """
     if where.suffix == TAR:
-        return _of_tars([where], config)
+        named = has_braces(str(where)) and not (isinstance(where, Path) and where.exists())
+        return _of_tars([place(name) for name in expand_braces(str(where))] if named else [where], config)
     if isinstance(where, URL) and where.parts[0] in ("http", "https") and where.suffix:
         return None
     if has_index(where):
@@ -62,22 +64,31 @@ def _tars_in(folder: Place) -> list[Place]:
 def _of_tars(tars: Sequence[Place], config: DataConfig) -> Shards:
     """The index of some tar files, from the cache where it was made before."""
     wanted = [channel.source for channel in stated_channels(config)]
-    key = hash_text("1", str(config.labels), *wanted, *(f"{tar} {_version(tar)}" for tar in tars))
+    key = hash_text("1", str(config.labels), *wanted, *(f"{tar} {version}" for tar, version in zip(tars, _versions(tars), strict=True)))
     folder = cached("indexes", key, lambda holder: _write_index(tars, config, holder), size=0, limit=10**18)
     described = json.loads((folder / "index.json").read_text(encoding="utf-8"))
     shards = [Shard(tar, one["size"], one["sha256"]) for tar, one in zip(tars, described["shards"], strict=True)]
     return Shards(shards, pd.read_parquet(folder / "rows.parquet"), described)
 
 
-def _version(tar: Place) -> str:
-    if isinstance(tar, Path):
-        if not tar.is_file():
-            raise MissingInputError(f"there is nothing at {tar}")
-        return f"{tar.stat().st_size} {tar.stat().st_mtime_ns}"
-    known = stat(tar)
-    if known is None:
-        raise MissingInputError(f"there is nothing at {tar}")
-    return f"{known.size} {known.version}"
+def _versions(tars: Sequence[Place]) -> Iterator[str]:
+    """Texts that change with the content of tar files.
+
+    Raises:
+        MissingInputError: one is not there.
+    """
+    far = stats([tar for tar in tars if isinstance(tar, URL)])
+    for number, tar in enumerate(tars, start=1):
+        which = f", file {number} of {len(tars)}" if len(tars) > 1 else ""
+        if isinstance(tar, Path):
+            if not tar.is_file():
+                raise MissingInputError(f"there is nothing at {tar}{which}")
+            yield f"{tar.stat().st_size} {tar.stat().st_mtime_ns}"
+            continue
+        known = far[tar]
+        if known is None:
+            raise MissingInputError(f"there is nothing at {tar}{which}")
+        yield f"{known.size} {known.version}"
 
 
 def _write_index(tars: Sequence[Place], config: DataConfig, holder: Path) -> None:

@@ -15,11 +15,13 @@ import pytest
 from PIL import Image
 
 from coverslip.config import DataConfig, SplitConfig
+from coverslip.data.inputs import list_samples
 from coverslip.data.scan import hash_files
 from coverslip.data.sharding import plan_shards, write_shards
 from coverslip.data.shards import WHOLE_FROM, Piece, Shards
 from coverslip.data.sources import load_table
-from coverslip.errors import ResourceError, ShardError, UnreachableError
+from coverslip.errors import MissingInputError, ResourceError, ShardError, UnreachableError
+from coverslip.start import data_layer
 from coverslip.storage import ENDPOINT, PATIENCE, TIMEOUT, URL
 from coverslip.structures import Channel, Table, Task
 from object_server import Fault, object_server
@@ -107,6 +109,24 @@ def test_tar_files_without_an_index_are_read_as_webdataset(table: Table, tmp_pat
     (tmp_path / "other.tar").write_bytes(data[:1200])
     with pytest.raises(ShardError, match=r"other\.tar"):
         read_table(tmp_path / "other.tar")
+
+
+def test_tar_files_are_named_in_braces_here_and_at_a_url(table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_shards(table, (), tmp_path / "store" / "bucket", size=6000)
+    write_shards(plan)
+    last = len(plan.shards) - 1
+    assert last >= 2
+    names = f"shard-{{00000..{last:05d}}}.tar"
+    with object_server(tmp_path / "store") as (address, _):
+        monkeypatch.setenv(ENDPOINT, address)
+        for place in (str(tmp_path / "store" / "bucket"), "s3://bucket", f"{address}/bucket"):
+            assert contents(read_table(f"{place}/{names}", group="group")) == contents(table)
+            assert data_layer(f"{place}/{names}") == {"data": {"path": f"{place}/{names}"}}
+            some = read_table(f"{place}/shard-{{00000,00002}}.tar", group="group")
+            assert 0 < len(some) < len(table)
+            assert len(list_samples([f"{place}/shard-{{00000,00002}}.tar"], DataConfig())[0]) == len(some)
+            with pytest.raises(MissingInputError, match=rf"there is nothing at .*bucket/shard-{last + 1:05d}\.tar, file {last + 2} of"):
+                read_table(f"{place}/shard-{{00000..{last + 1:05d}}}.tar")
 
 
 def test_several_files_and_labels_a_sample(tmp_path: Path) -> None:
