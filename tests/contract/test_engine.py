@@ -17,10 +17,11 @@ import pytest
 
 from contract.engine_work import Marked, MarkedJob, die, halve, perform_marked, predict_marked, survive, whoami
 from coverslip.config import RunConfig, with_values
+from coverslip.errors import ConfigError
 from coverslip.experiment import run
 from coverslip.mass_prediction import predict_in_parts, predict_part
 from coverslip.study.crew import TRIES
-from coverslip.study.engines import Engine, LocalEngine, thread_variables
+from coverslip.study.engines import Engine, LocalEngine, refuse_far_output, thread_variables
 from coverslip.study.jobs import Job
 from coverslip.study.process_engine import ProcessEngine
 from unit.study.make_config import tiny_config
@@ -86,6 +87,14 @@ class TestEngine:
         assert done == {
             2: (3, ""), 3: (None, "3 is odd"), 0: (None, "ZeroDivisionError: integer division or modulo by zero"), 6: (1, ""),
         }  # fmt: skip
+
+    def test_a_url_is_refused_where_there_are_several_machines(self, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+        refuse_far_output(engine, "s3://bucket/study")
+        monkeypatch.setattr(engine, "machines", 3)
+        refuse_far_output(engine, "studies/gel")
+        refuse_far_output(engine, None)
+        with pytest.raises(ConfigError, match="the workers are on 3 machines"):
+            refuse_far_output(engine, "s3://bucket/study")
 
     def test_no_task_is_no_work(self, engine: Engine) -> None:
         assert list(engine.each(halve, [])) == []

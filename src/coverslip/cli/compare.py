@@ -54,7 +54,7 @@ def compare(
         return
     from coverslip.report.study import write_study_report
     from coverslip.study.compare import compare as run_comparison
-    from coverslip.study.engines import build_engine
+    from coverslip.study.engines import build_engine, refuse_far_output
     from coverslip.study.folder import STUDY_ENDS
     from coverslip.study.tracking import Tracking
 
@@ -64,6 +64,7 @@ def compare(
         tracking = Tracking(folder.absolute().name, tensorboard, mlflow)
         tracking.check()
         with progress_bar() as progress, contextlib.closing(build_engine(engine, address)) as workers:
+            refuse_far_output(workers, out_folder)
             result = run_comparison(
                 comparison, folder, engine=workers, bundles=bundles, resume=resume, command=command, progress=progress, announce=_say
             )

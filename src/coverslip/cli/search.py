@@ -53,7 +53,7 @@ def search(
     from coverslip.config import merge_layers, parse_overrides
     from coverslip.start import data_layer, free_folder
     from coverslip.storage import place
-    from coverslip.study.engines import build_engine
+    from coverslip.study.engines import build_engine, refuse_far_output
     from coverslip.study.folder import STUDY_ENDS
     from coverslip.study.search import refuse_far_file, request_search
     from coverslip.study.search import search as run_search
@@ -76,6 +76,7 @@ def search(
         tracking = Tracking(place(data).absolute().stem or "studies", tensorboard, mlflow)
         tracking.check()
         with progress_bar() as progress, contextlib.closing(build_engine(engine, address)) as workers:
+            refuse_far_output(workers, out_folder)
             verdict = run_search(asked, workers, progress=progress, announce=_say)
         _finish(asked, verdict)
         for name in ("final", "defaults"):

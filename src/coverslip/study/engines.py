@@ -14,6 +14,7 @@ from typing import Generic, Protocol, TypeVar
 
 from coverslip.errors import ConfigError, CoverslipError, did_you_mean
 from coverslip.runtime import cpu_count
+from coverslip.storage import URL, place
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -43,6 +44,11 @@ class Engine(Protocol):
         """How many tasks are done at a time."""
         ...
 
+    @property
+    def machines(self) -> int:
+        """On how many machines."""
+        ...
+
     def each(self, work: Callable[[T], R], tasks: Iterable[T]) -> Iterator[Done[T, R]]:
         """Do each task; give it back when it is over, in any order.
 
@@ -59,6 +65,19 @@ class Engine(Protocol):
     def close(self) -> None:
         """End the workers that this engine has started."""
         ...
+
+
+def refuse_far_output(engine: Engine, out: str | None) -> None:
+    """Refuse a URL for what workers on several machines make: they would each write to a folder of their own.
+
+    Raises:
+        ConfigError: that is what was asked for.
+    """
+    if engine.machines > 1 and out is not None and isinstance(place(out), URL):
+        raise ConfigError(
+            f"--out {out}: the workers are on {engine.machines} machines, and a study that goes to a URL is made in a folder of this one; "
+            "name a folder that all of them see, and copy it to the store at the end"
+        )
 
 
 ENGINES = ("local", "ray")
@@ -107,7 +126,7 @@ def thread_variables(workers: int, cores: int | None = None) -> dict[str, str]:
 class LocalEngine:
     """Does one task after the other, in this process."""
 
-    workers = 1
+    workers = machines = 1
 
     def close(self) -> None:
         """There is nothing to end."""

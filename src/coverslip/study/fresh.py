@@ -24,7 +24,7 @@ class FreshProcesses:
     imports for itself, which takes seconds.
     """
 
-    workers = 1
+    workers = machines = 1
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds

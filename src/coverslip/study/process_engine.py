@@ -27,6 +27,8 @@ class ProcessEngine:
             use when it is imported. Their number is that of the processes.
     """
 
+    machines = 1
+
     def __init__(self, environments: Sequence[Mapping[str, str]]) -> None:
         self._places: list[_Worker | None] = [None] * len(environments)
         self._environments = environments

@@ -63,6 +63,8 @@ class RayEngine:
         gpus = int(resources.get("GPU", 0))
         self.workers = gpus or int(resources.get("CPU", 0))
         """How many tasks are done at a time."""
+        self.machines = sum(bool(node["Alive"]) for node in self._ray.nodes())
+        """On how many machines."""
         options = {"num_cpus": 1, "num_gpus": 1 if gpus else 0, "max_retries": 0, "max_calls": 0}
         self._attempt = self._ray.remote(**options)(_attempt_there)
         if address is not None:
