@@ -21,7 +21,7 @@ from typing import Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.etree import ElementTree
 
-Fault = Literal["", "close", "cut", "500", "503", "403", "slow", "hang"]
+Fault = Literal["", "close", "cut", "500", "503", "429", "403", "slow", "hang"]
 """`close` before an answer; `cut` in the middle of the body; a status; a body at one byte a second; silence."""
 Plan = Callable[[str, str, int], Fault]
 """Method, path and how often it was asked before → what goes wrong."""
@@ -84,8 +84,8 @@ class Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
             elif self.trouble == "close":
                 self.close_connection = True
-            elif self.trouble in ("500", "503", "403"):
-                code = {"500": "InternalError", "503": "SlowDown", "403": "AccessDenied"}[self.trouble]
+            elif self.trouble in ("500", "503", "429", "403"):
+                code = {"500": "InternalError", "503": "SlowDown", "429": "TooManyRequests", "403": "AccessDenied"}[self.trouble]
                 self._send(int(self.trouble), f"<Error><Code>{code}</Code><Message>as planned</Message></Error>".encode())
             else:
                 handle()

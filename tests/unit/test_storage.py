@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import hmac
 import os
+import re
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from email.utils import formatdate
 from pathlib import Path
@@ -21,6 +23,7 @@ from coverslip.storage import (
     PATIENCE,
     TIMEOUT,
     URL,
+    delete,
     download,
     exists,
     listing,
@@ -128,37 +131,76 @@ def test_many_files_of_a_folder_are_asked_for_in_one_listing(tmp_path: Path, mon
         assert len(server.requests) == 2  # pages of 1,000
 
 
-@pytest.mark.parametrize("fault", ["close", "cut", "500", "503", "slow", "hang"])
+FAULTS: tuple[Fault, ...] = ("close", "cut", "500", "503", "429", "slow", "hang")
+NO_BODY = ("looked at", "written")
+"""What is answered without a body, so that `cut` and `slow` do not touch it."""
+
+
+def operations(folder: Path, address: str) -> dict[str, tuple[str, Callable[[], bool]]]:
+    """Everything that a store is asked for: words of its error → the URL, and whether it does what it should."""
+    large, small = os.urandom(CHUNK + 12345), os.urandom(5000)
+    (folder / "bucket" / "below").mkdir(parents=True)
+    for name, data in {"a.bin": small, "b.bin": small, "large.bin": large, "d.bin": small, "below/e.bin": small}.items():
+        (folder / "bucket" / name).write_bytes(data)
+    (folder / "large").write_bytes(large)
+    (folder / "small").write_bytes(small)
+
+    def after(doing: object, name: str, data: bytes | None) -> bool:
+        file = folder / "bucket" / name
+        return file.read_bytes() == data if data is not None else not file.exists()
+
+    one, web, far, sent, wide, gone, below = (
+        URL(text)
+        for text in (
+            "s3://bucket/a.bin", f"{address}/bucket/b.bin", "s3://bucket/large.bin", "s3://bucket/f.bin", "s3://bucket/g.bin",
+            "s3://bucket/d.bin", "s3://bucket/below",
+        )
+    )  # fmt: skip
+    return {
+        "read": (str(one), lambda: read(one) == small),
+        "read (web)": (str(web), lambda: read(web) == small),
+        "read (large)": (str(far), lambda: download(far, folder / "copy") == len(large) and (folder / "copy").read_bytes() == large),
+        "looked at": (str(below / "e.bin"), lambda: stat(below / "e.bin") is not None),
+        "listed": (str(below), lambda: list(listing(below)) == ["e.bin"]),
+        "written": (str(sent), lambda: after(upload(folder / "small", sent), "f.bin", small)),
+        "written (large)": (str(wide), lambda: after(upload(folder / "large", wide), "g.bin", large)),
+        "removed": (str(gone), lambda: after(delete(gone), "d.bin", None)),
+    }
+
+
+@pytest.mark.parametrize("fault", FAULTS)
 def test_what_goes_wrong_for_a_moment_is_tried_again(fault: Fault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "bucket").mkdir()
-    (tmp_path / "bucket" / "a.bin").write_bytes(data := os.urandom(5000))
     monkeypatch.setenv(TIMEOUT, "0.5")
-    with object_server(tmp_path, lambda method, path, before: fault if before < 2 else "") as (address, server):
+    with (
+        object_server(tmp_path, lambda method, path, before: fault if before < 2 else "") as (address, server),
+        ThreadPoolExecutor(8) as pool,
+    ):
         monkeypatch.setenv(ENDPOINT, address)
-        assert read(URL("s3://bucket/a.bin")) == data
-        assert read(URL(f"{address}/bucket/a.bin")) == data
-        assert len(server.requests) >= 3
+        asked = operations(tmp_path, address)
+        done = {name: pool.submit(act) for name, (_, act) in asked.items()}
+        assert {name: one.result() for name, one in done.items()} == dict.fromkeys(asked, True)
+        assert len(done) == 8
+        assert len(server.requests) >= 3 * 6
 
 
-@pytest.mark.parametrize("fault", ["close", "cut", "500", "503", "slow", "hang"])
+@pytest.mark.parametrize("fault", FAULTS)
 def test_what_stays_wrong_is_an_error_with_the_url_in_bounded_time(fault: Fault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "bucket").mkdir()
-    (tmp_path / "bucket" / "a.bin").write_bytes(os.urandom(5000))
     monkeypatch.setenv(TIMEOUT, "0.3")
     monkeypatch.setenv(PATIENCE, "1")
-    with object_server(tmp_path, lambda method, path, before: fault) as (address, _):
-        monkeypatch.setenv(ENDPOINT, address)
+
+    def seconds(act: Callable[[], bool], url: str, doing: str) -> float:
         began = time.monotonic()
-        with pytest.raises(UnreachableError, match=r"s3://bucket/a\.bin cannot be read: .*tried for up to 1 s"):
-            read(URL("s3://bucket/a.bin"))
-        assert time.monotonic() - began < 8
-        with pytest.raises(UnreachableError, match=r"s3://bucket/b\.bin cannot be written"):
-            upload(tmp_path / "bucket" / "a.bin", URL("s3://bucket/b.bin")) if fault not in ("cut", "slow") else _refuse()
+        with pytest.raises(UnreachableError, match=rf"^{re.escape(url)} cannot be {doing}: .*it was tried for up to 1 s \({PATIENCE}\)$"):
+            act()
+        return time.monotonic() - began
 
-
-def _refuse() -> None:
-    """Faults of bodies that an upload, whose answer is empty, does not meet."""
-    raise UnreachableError("s3://bucket/b.bin cannot be written")
+    with object_server(tmp_path, lambda method, path, before: fault) as (address, _), ThreadPoolExecutor(8) as pool:
+        monkeypatch.setenv(ENDPOINT, address)
+        asked = operations(tmp_path, address)
+        met = {name: one for name, one in asked.items() if name not in NO_BODY or fault not in ("cut", "slow")}
+        took = [pool.submit(seconds, act, url, name.partition(" (")[0]) for name, (url, act) in met.items()]
+        assert max(one.result() for one in took) < 8
+        assert len(took) == len(asked) - (len(NO_BODY) if fault in ("cut", "slow") else 0)
 
 
 def test_a_server_that_never_answers_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,16 +10,20 @@ from __future__ import annotations
 import configparser
 import json
 import os
-from collections.abc import Iterator, Mapping
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from coverslip.errors import ConfigError, InputError, MissingInputError, UnreachableError
 from coverslip.runtime import require
 from coverslip.storage.addresses import URL
+
+T = TypeVar("T")
 
 ENDPOINT, TIMEOUT, PATIENCE = "COVERSLIP_ENDPOINT", "COVERSLIP_STORAGE_TIMEOUT", "COVERSLIP_STORAGE_PATIENCE"
 RETRIES = 8
@@ -131,6 +135,34 @@ def telling(url: URL, doing: str) -> Iterator[None]:
             ) from None
         tried = f"it was tried for up to {_seconds(PATIENCE, 60):g} s ({PATIENCE})"
         raise UnreachableError(f"{url} {doing}: {_reason(error)}; {tried}") from None
+
+
+def patiently(url: URL, doing: str, ask: Callable[[Any, str], T]) -> T:
+    """What a store answers, asked again where obstore does not do so: when the answer to a listing, a removal or an upload breaks off.
+
+    Args:
+        url: of what is asked for.
+        doing: what it is for, `cannot be read`.
+        ask: takes the store and the key; asking twice does no harm.
+
+    Raises:
+        MissingInputError, InputError, UnreachableError: as `telling`.
+    """
+    began, pause = time.monotonic(), FIRST_PAUSE.total_seconds()
+    while True:
+        try:
+            with telling(url, doing):
+                return ask(*store_of(url))
+        except UnreachableError as error:
+            if not _broke_off(str(error)) or time.monotonic() - began + pause > _seconds(PATIENCE, 60):
+                raise
+        time.sleep(pause * random.uniform(0.5, 1))
+        pause = min(2 * pause, LONGEST_PAUSE.total_seconds())
+
+
+def _broke_off(said: str) -> bool:
+    """Whether an error of obstore is one of the connection, and was not tried again."""
+    return "HTTP error" in said and "retries" not in said
 
 
 def _reason(error: Exception) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from coverslip.errors import InputError, MissingInputError
 from coverslip.runtime import require, writing
 from coverslip.storage.addresses import URL, Place
-from coverslip.storage.connecting import AT_ONCE, CHUNK, store_of, telling
+from coverslip.storage.connecting import AT_ONCE, CHUNK, patiently, telling
 from coverslip.storage.folders import listing
 from coverslip.storage.reading import chunks
 
@@ -29,9 +29,8 @@ def download(url: URL, path: Path) -> int:
     """
     with writing(path) as temporary, temporary.open("wb") as stream:
         size = 0
-        with telling(url, "cannot be read"):
-            store, key = store_of(url)
-            total = int(require("obstore", "cloud").head(store, key)["size"])
+        obstore = require("obstore", "cloud")
+        store, key, total = patiently(url, "cannot be read", lambda store, key: (store, key, int(obstore.head(store, key)["size"])))
         pieces = chunks(store, key, total)
         while True:
             with telling(url, "cannot be read"):
@@ -50,9 +49,7 @@ def upload(path: Path, url: URL) -> None:
     """
     writable(url)
     obstore = require("obstore", "cloud")
-    with telling(url, "cannot be written"):
-        store, key = store_of(url)
-        obstore.put(store, key, path, chunk_size=CHUNK, max_concurrency=4)
+    patiently(url, "cannot be written", lambda store, key: obstore.put(store, key, path, chunk_size=CHUNK, max_concurrency=4))
 
 
 def writable(url: URL) -> None:
@@ -83,9 +80,8 @@ def delete(where: Place) -> None:
         where.unlink(missing_ok=True)
         return
     obstore = require("obstore", "cloud")
-    with suppress(MissingInputError), telling(where, "cannot be removed"):
-        store, key = store_of(where)
-        obstore.delete(store, key)
+    with suppress(MissingInputError):
+        patiently(where, "cannot be removed", obstore.delete)
 
 
 @contextmanager

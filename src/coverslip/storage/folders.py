@@ -12,7 +12,7 @@ from typing import Any
 from coverslip.errors import InputError
 from coverslip.runtime import require
 from coverslip.storage.addresses import URL, Place
-from coverslip.storage.connecting import AT_ONCE, store_of, telling
+from coverslip.storage.connecting import AT_ONCE, patiently
 from coverslip.storage.reading import Stat, stat, stat_of
 
 LISTING_SECONDS = 60.0
@@ -33,12 +33,12 @@ def listing(url: URL) -> dict[str, Stat]:
     if url.parts[0] in ("http", "https"):
         raise InputError(f"{url}: a web server does not list its folders; name a table, or single files")
     obstore = require("obstore", "cloud")
-    found: dict[str, Stat] = {}
-    with telling(url, "cannot be listed"):
-        store, key = store_of(url)
-        for page in obstore.list(store, prefix=key or None, chunk_size=1000):
-            found |= {_below(str(meta["path"]), key): stat_of(meta) for meta in page}
-    return found
+
+    def ask(store: Any, key: str) -> dict[str, Stat]:
+        pages = obstore.list(store, prefix=key or None, chunk_size=1000)
+        return {_below(str(meta["path"]), key): stat_of(meta) for page in pages for meta in page}
+
+    return patiently(url, "cannot be listed", ask)
 
 
 def _below(path: str, key: str) -> str:
@@ -74,10 +74,8 @@ def files_in(folder: URL) -> dict[str, Stat]:
         when, found = _listings.get(folder.text, (-LISTING_SECONDS, {}))
         if time.monotonic() - when < LISTING_SECONDS:
             return found
-        with telling(folder, "cannot be listed"):
-            store, key = store_of(folder)
-            told = obstore.list_with_delimiter(store, prefix=key or None)
-        found = {_below(str(meta["path"]), key): stat_of(meta) for meta in told["objects"]}
+        told = patiently(folder, "cannot be listed", lambda store, key: obstore.list_with_delimiter(store, prefix=key or None))
+        found = {_below(str(meta["path"]), folder.parts[2]): stat_of(meta) for meta in told["objects"]}
         if len(_listings) >= LISTINGS:
             _listings.clear()
         _listings[folder.text] = (time.monotonic(), found)
@@ -93,6 +91,7 @@ def exists(where: Place) -> bool:
 
 def _first_below(url: URL) -> list[Any]:
     obstore = require("obstore", "cloud")
-    with telling(url, "cannot be listed"):
-        store, key = store_of(url)
-        return next(iter(obstore.list(store, prefix=key or None, chunk_size=1)), [])
+    first: list[Any] = patiently(
+        url, "cannot be listed", lambda store, key: next(iter(obstore.list(store, prefix=key or None, chunk_size=1)), [])
+    )
+    return first

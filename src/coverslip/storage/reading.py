@@ -10,7 +10,7 @@ from typing import Any
 from coverslip.errors import InputError, MissingInputError
 from coverslip.runtime import require
 from coverslip.storage.addresses import URL
-from coverslip.storage.connecting import CHUNK, store_of, telling
+from coverslip.storage.connecting import CHUNK, patiently
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ def read(url: URL, start: int = 0, length: int | None = None, *, most: int | Non
         UnreachableError: the store does not answer.
     """
     obstore = require("obstore", "cloud")
-    with telling(url, "cannot be read"):
-        store, key = store_of(url)
+
+    def ask(store: Any, key: str) -> bytes:
         if length is not None:
             return bytes(obstore.get_range(store, key, start=start, length=length)) if length else b""
         answer = obstore.get(store, key)
@@ -48,6 +48,8 @@ def read(url: URL, start: int = 0, length: int | None = None, *, most: int | Non
             data = bytes(answer.bytes())
             return data[start:] if start else data
         return b"".join(chunks(store, key, size, start))
+
+    return patiently(url, "cannot be read", ask)
 
 
 def chunks(store: Any, key: str, size: int, start: int = 0) -> Iterator[bytes]:
@@ -72,9 +74,7 @@ def stat(url: URL) -> Stat | None:
     """
     obstore = require("obstore", "cloud")
     try:
-        with telling(url, "cannot be looked at"):
-            store, key = store_of(url)
-            return stat_of(obstore.head(store, key)) if key else None
+        return patiently(url, "cannot be looked at", lambda store, key: stat_of(obstore.head(store, key)) if key else None)
     except MissingInputError:
         return None
 
