@@ -1,7 +1,8 @@
 """Any path or URL: objects of S3, Google Cloud Storage, Azure and web servers read and written like files. No torch.
 
 `place` tells a URL from a path; all that reads data takes either. Requests go through obstore (Rust's object_store), which tries
-again after a closed connection, a status of 5xx or silence, with growing pauses; a body that was cut off goes on where it ended.
+again after a closed connection, a status of 5xx or 429, or silence, with growing pauses; a body that was cut off goes on where it
+ended. Where it does not (the answer to a listing, a removal, an upload in parts breaks off), `connecting.patiently` does.
 What does not come right is an error with the URL, after a time that is known. In the order in which one builds on the other:
 
     addresses     a path or a URL
