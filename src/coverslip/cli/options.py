@@ -80,7 +80,8 @@ Endpoint = Annotated[
 ]
 Settings = Annotated[list[str] | None, typer.Option("-s", "--set", metavar="KEY=VALUE", help="Override a key of the config.")]
 TensorBoard = Annotated[
-    Path | None, typer.Option("--tensorboard", metavar="DIR", help="Also write curves and final numbers of every run for TensorBoard.")
+    str | None,
+    typer.Option("--tensorboard", metavar="DIR", help="Also write curves and final numbers of every run for TensorBoard; also a URL."),
 ]
 Mlflow = Annotated[
     str | None,

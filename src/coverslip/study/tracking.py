@@ -14,6 +14,7 @@ import pandas as pd
 from coverslip.config import read_toml
 from coverslip.errors import RunFolderError
 from coverslip.runtime import hash_text
+from coverslip.storage import Place, place
 
 NO_CURVES = ("fold", "group", "phase", "step", "epoch", "seconds", "kept")
 """Columns of history.csv that say where a row belongs; the others are curves."""
@@ -74,12 +75,12 @@ class Tracking:
 
     Attributes:
         study: what the runs belong to: a folder of `tensorboard`, an experiment of MLflow.
-        tensorboard: a folder for TensorBoard; None for no TensorBoard.
+        tensorboard: a folder for TensorBoard, or its URL; None for no TensorBoard.
         mlflow: URI of an MLflow server or database; None for no MLflow.
     """
 
     study: str
-    tensorboard: Path | None = None
+    tensorboard: str | Place | None = None
     mlflow: str | None = None
 
     def check(self) -> None:
@@ -93,7 +94,7 @@ class Tracking:
         if self.tensorboard is not None:
             from coverslip.study import tracking_tensorboard
 
-            tracking_tensorboard.check(self.tensorboard)
+            tracking_tensorboard.check(place(self.tensorboard))
         if self.mlflow is not None:
             from coverslip.study import tracking_mlflow
 
@@ -117,7 +118,7 @@ class Tracking:
         if self.tensorboard is not None:
             from coverslip.study import tracking_tensorboard
 
-            tracking_tensorboard.add(run, self.tensorboard / self.study / name)
+            tracking_tensorboard.add(run, place(self.tensorboard) / self.study / name)
         if self.mlflow is not None:
             from coverslip.study import tracking_mlflow
 

@@ -13,7 +13,9 @@ import pytest
 
 from coverslip.config import dump_toml, load_config
 from coverslip.errors import InputError, MissingExtraError, ResourceError, RunFolderError, UnreachableError
+from coverslip.storage import ENDPOINT
 from coverslip.study.tracking import Tracking, curves, final_numbers, parameters, read_tracked
+from object_server import object_server
 
 HISTORY = """fold,group,phase,step,epoch,seconds,learning_rate,train_loss,validation_loss,kept
 1.1,1,head,10,1,,0.1,0.9,,
@@ -128,6 +130,27 @@ class TestTensorBoard:
         (own / "history.csv").write_text(HISTORY.replace("0.25", "0.125"), encoding="utf-8")
         tracking.add(own, "one")
         assert [event.value for event in self.read(place / "group-2").Scalars("all/train_loss")] == [0.125]
+
+    def test_a_bucket_gets_each_run_whole_and_once(self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        (tmp_path / "bucket").mkdir()
+        with object_server(tmp_path) as (address, store):
+            monkeypatch.setenv(ENDPOINT, address)
+            tracking = Tracking("gel", "s3://bucket/board")
+            tracking.check()
+            tracking.add(folder, "one")
+            sent = sum(method == "PUT" for method, _ in store.requests)
+            tracking.add(folder, "one")
+            assert sum(method == "PUT" for method, _ in store.requests) == sent > 2
+            again = make_folder(tmp_path / "again", model={"backbone": "resnet34"})
+            tracking.add(again, "one")
+            read = EventAccumulator(str(tmp_path / "bucket" / "board" / "gel" / "one")).Reload()
+            assert "resnet34" in read.Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
+            with pytest.raises(InputError, match="web servers are read, not written"):
+                Tracking("gel", f"{address}/board").check()
 
     def test_what_is_not_ours_stays(self, folder: Path, tmp_path: Path) -> None:
         (tmp_path / "gel" / "one").mkdir(parents=True)
