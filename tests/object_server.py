@@ -35,6 +35,7 @@ class Store:
     folder: Path
     plan: Plan = lambda method, path, before: ""
     requests: list[tuple[str, str]] = field(default_factory=list)
+    queries: list[str] = field(default_factory=list)
     counts: dict[tuple[str, str], int] = field(default_factory=dict)
     uploads: dict[str, dict[int, bytes]] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -76,6 +77,7 @@ class Handler(BaseHTTPRequestHandler):
     def _answer(self, handle: Callable[[], None]) -> None:
         split = urlsplit(self.path)
         self.key, self.query = unquote(split.path).strip("/"), {k: v[0] for k, v in parse_qs(split.query, keep_blank_values=True).items()}
+        self.store.queries.append(split.query)
         self.body = self._content()
         self.trouble = self.store.fault(self.command, self.key)
         with contextlib.suppress(ConnectionError):

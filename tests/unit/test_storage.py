@@ -203,6 +203,24 @@ def test_what_stays_wrong_is_an_error_with_the_url_in_bounded_time(fault: Fault,
         assert len(took) == len(asked) - (len(NO_BODY) if fault in ("cut", "slow") else 0)
 
 
+def test_signed_urls_and_marks_in_names_of_a_web_server(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    names = ("ein bild.png", "50%41.png", "was?.png", "dünn.png")
+    for name in names:
+        (tmp_path / "a" / name).write_bytes(name.encode())
+    with object_server(tmp_path) as (address, server):
+        table = place(f"{address}/a/table.csv?Signature=ab%2Fc")
+        assert isinstance(table, URL)
+        assert (table.name, table.suffix, str(table.parent)) == ("table.csv", ".csv", f"{address}/a?Signature=ab%2Fc")
+        for name in names:  # as a table beside them says them
+            assert read(table.parent / name) == name.encode()
+        assert read(URL(f"{address}/a/ein%20bild.png")) == b"ein bild.png"  # as a browser says it
+        assert server.queries[-2:] == ["Signature=ab%2Fc", ""]
+        with pytest.raises(MissingInputError) as found:
+            read(table)
+        assert str(found.value) == f"there is nothing at {address}/a/table.csv?..."
+
+
 def test_a_server_that_never_answers_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(TIMEOUT, "0.3")
     monkeypatch.setenv(PATIENCE, "0.5")

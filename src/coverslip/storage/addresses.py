@@ -10,7 +10,8 @@ from urllib.request import url2pathname
 
 from coverslip.errors import InputError, did_you_mean
 
-SCHEMES = ("s3", "gs", "az", "http", "https")
+WEB = ("http", "https")
+SCHEMES = ("s3", "gs", "az", *WEB)
 
 
 @dataclass(frozen=True, order=True)
@@ -32,15 +33,31 @@ class URL:
         if is_url(name):
             return URL(name)
         scheme, bucket, key = self.parts
-        joined = posixpath.normpath(posixpath.join("/" + key, name)).lstrip("/")
-        return URL(f"{scheme}://{bucket}/{joined}".rstrip("/"))
+        plain = name.replace("%", "%25").replace("?", "%3F") if scheme in WEB else name
+        joined = posixpath.normpath(posixpath.join("/" + key, plain)).lstrip("/")
+        return URL(f"{scheme}://{bucket}/{joined}".rstrip("/") + self._signature)
 
     @property
     def parts(self) -> tuple[str, str, str]:
-        """Scheme, bucket (or container, or host) and key."""
+        """Scheme, bucket (or container, or host) and key; of a web server without its query."""
         split = urlsplit(self.text)
         start = len(split.scheme) + 3 + len(split.netloc)
-        return split.scheme, split.netloc, self.text[start:].strip("/")
+        path = self.text[start:].partition("?")[0] if split.scheme in WEB else self.text[start:]
+        return split.scheme, split.netloc, path.strip("/")
+
+    @property
+    def query(self) -> str:
+        """What stands behind the `?` of the URL of a web server, which often is a signature; empty for other stores."""
+        return self.text.partition("?")[2] if self.text.startswith(tuple(f"{scheme}://" for scheme in WEB)) else ""
+
+    @property
+    def _signature(self) -> str:
+        return f"?{self.query}" if self.query else ""
+
+    @property
+    def shown(self) -> str:
+        """The address as it may be shown: without its query."""
+        return self.text.removesuffix(self.query) + ("..." if self.query else "")
 
     @property
     def name(self) -> str:
@@ -61,7 +78,7 @@ class URL:
     def parent(self) -> URL:
         """The folder that it lies in."""
         scheme, bucket, key = self.parts
-        return URL(f"{scheme}://{bucket}/{posixpath.dirname(key)}".rstrip("/"))
+        return URL(f"{scheme}://{bucket}/{posixpath.dirname(key)}".rstrip("/") + self._signature)
 
     def absolute(self) -> URL:
         """The address itself."""

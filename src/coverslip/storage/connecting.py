@@ -18,10 +18,11 @@ from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import unquote
 
 from coverslip.errors import ConfigError, InputError, MissingInputError, UnreachableError
 from coverslip.runtime import require
-from coverslip.storage.addresses import URL
+from coverslip.storage.addresses import URL, WEB
 
 T = TypeVar("T")
 
@@ -50,11 +51,11 @@ def store_of(url: URL) -> tuple[Any, str]:
     scheme, bucket, key = url.parts
     # tokens that are renewed in the environment make a new store
     told = {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "AZURE_", "GOOGLE_", "COVERSLIP_"))}
-    return _open_store(scheme, bucket, tuple(sorted(told.items()))), key
+    return _open_store(scheme, bucket, tuple(sorted(told.items())), url.query), unquote(key) if scheme in WEB else key
 
 
 @lru_cache(maxsize=32)
-def _open_store(scheme: str, bucket: str, told: tuple[tuple[str, str], ...]) -> Any:
+def _open_store(scheme: str, bucket: str, told: tuple[tuple[str, str], ...], query: str) -> Any:
     stores = require("obstore.store", "cloud")
     environment = dict(told)
     endpoint = environment.get(ENDPOINT) if scheme in ("s3", "gs", "az") else None
@@ -82,7 +83,7 @@ def _open_store(scheme: str, bucket: str, told: tuple[tuple[str, str], ...]) -> 
     if scheme == "az":
         settings = {"endpoint": endpoint} if endpoint else {}
         return stores.AzureStore(bucket, client_options=client, retry_config=retry, config=settings)
-    return stores.HTTPStore.from_url(f"{scheme}://{bucket}", client_options=client, retry_config=retry)
+    return stores.HTTPStore.from_url(f"{scheme}://{bucket}{'?' if query else ''}{query}", client_options=client, retry_config=retry)
 
 
 def _profile(environment: Mapping[str, str]) -> dict[str, str]:
@@ -121,20 +122,20 @@ def telling(url: URL, doing: str) -> Iterator[None]:
     try:
         yield
     except (errors.NotFoundError, FileNotFoundError):
-        raise MissingInputError(f"there is nothing at {url}") from None
+        raise MissingInputError(f"there is nothing at {url.shown}") from None
     except (errors.PermissionDeniedError, errors.UnauthenticatedError) as error:
         raise InputError(
-            f"{url} {doing}: access was refused ({_reason(error)}); check the credentials of the store in the environment, "
+            f"{url.shown} {doing}: access was refused ({_reason(error, url)}); check the credentials of the store in the environment, "
             "or AWS_SKIP_SIGNATURE=true for a public bucket"
         ) from None
     except (errors.BaseError, OSError) as error:
         if "169.254.169.254" in str(error):  # where machines of a cloud find their keys
             raise InputError(
-                f"{url} {doing}: no keys of the store were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, "
+                f"{url.shown} {doing}: no keys of the store were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, "
                 "or AWS_SKIP_SIGNATURE=true for a public bucket"
             ) from None
         tried = f"it was tried for up to {_seconds(PATIENCE, 60):g} s ({PATIENCE})"
-        raise UnreachableError(f"{url} {doing}: {_reason(error)}; {tried}") from None
+        raise UnreachableError(f"{url.shown} {doing}: {_reason(error, url)}; {tried}") from None
 
 
 def patiently(url: URL, doing: str, ask: Callable[[Any, str], T]) -> T:
@@ -165,7 +166,8 @@ def _broke_off(said: str) -> bool:
     return "HTTP error" in said and "retries" not in said
 
 
-def _reason(error: Exception) -> str:
-    """The first lines of what obstore says, without its debugging output."""
+def _reason(error: Exception, url: URL) -> str:
+    """The first lines of what obstore says, without its debugging output, and without a signature."""
     said = str(error).split("\n\nDebug source:")[0].split("\n")
-    return " ".join(line.strip() for line in said if line.strip())[:400]
+    whole = " ".join(line.strip() for line in said if line.strip())
+    return (whole.replace(f"?{url.query}", "?...") if url.query else whole)[:400]

@@ -12,7 +12,7 @@ from typing import Any
 
 from coverslip.errors import InputError, MissingInputError
 from coverslip.runtime import require, writing
-from coverslip.storage.addresses import URL, Place
+from coverslip.storage.addresses import URL, WEB, Place
 from coverslip.storage.connecting import AT_ONCE, CHUNK, patiently, telling
 from coverslip.storage.folders import listing
 from coverslip.storage.reading import chunks
@@ -58,7 +58,7 @@ def writable(url: URL) -> None:
     Raises:
         InputError: it is one.
     """
-    if url.parts[0] in ("http", "https"):
+    if url.parts[0] in WEB:
         raise InputError(f"{url}: web servers are read, not written; choose a path, or s3://, gs:// or az://")
 
 

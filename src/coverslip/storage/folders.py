@@ -11,7 +11,7 @@ from typing import Any
 
 from coverslip.errors import InputError
 from coverslip.runtime import require
-from coverslip.storage.addresses import URL, Place
+from coverslip.storage.addresses import URL, WEB, Place
 from coverslip.storage.connecting import AT_ONCE, patiently
 from coverslip.storage.reading import Stat, stat, stat_of
 
@@ -30,7 +30,7 @@ def listing(url: URL) -> dict[str, Stat]:
         InputError: access refused, or a web server, which cannot list.
         UnreachableError: the store does not answer.
     """
-    if url.parts[0] in ("http", "https"):
+    if url.parts[0] in WEB:
         raise InputError(f"{url}: a web server does not list its folders; name a table, or single files")
     obstore = require("obstore", "cloud")
 
@@ -57,7 +57,7 @@ def stats(urls: Sequence[URL]) -> dict[URL, Stat | None]:
     found: dict[URL, Stat | None] = {}
     single: list[URL] = []
     for folder, own in folders.items():
-        if len(own) < SEVERAL or folder.parts[0] in ("http", "https"):
+        if len(own) < SEVERAL or folder.parts[0] in WEB:
             single += own
             continue
         names = files_in(folder)
