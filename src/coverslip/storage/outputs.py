@@ -95,7 +95,8 @@ def _holder(target: URL) -> Iterator[Path]:
     holder = cache_folder() / "outputs" / hash_text(str(target))[:16]
     with explained(holder):
         holder.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(holder.with_suffix(".lock"))
+    file = holder.with_suffix(".lock")
+    lock = filelock.FileLock(file)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
@@ -104,6 +105,7 @@ def _holder(target: URL) -> Iterator[Path]:
         yield holder
     finally:
         lock.release()
+        file.unlink(missing_ok=True)
 
 
 def _refuse_what_is_there(target: URL, *, replace: bool, resumable: bool) -> None:
