@@ -33,7 +33,7 @@ from coverslip.models.weights import local_weights
 from coverslip.network import SCORE_BATCH, Network
 from coverslip.record import RUN_ENDS
 from coverslip.runtime import Progress, no_progress
-from coverslip.storage import exists, is_url, local_copy, output, place
+from coverslip.storage import exists, is_url, output, place
 from coverslip.structures import Channel, FloatArray, RunResult, Table
 from coverslip.training.choice import CANDIDATES, FEW_IMAGES, Sight, choose_recipe
 from coverslip.training.recipes import load_recipe
@@ -166,19 +166,18 @@ def data_layer(data: str) -> dict[str, Any]:
     Raises:
         ConfigError: a TOML file without `data.path`.
     """
-    if not data.endswith(".toml"):
-        where = place(data)
+    where = place(data)
+    if where.suffix != ".toml":
         tars = where.suffix == TAR
         there = (tars and has_braces(data)) or (exists(where) and (tars or is_folder(where)))
         shards = find_shards(where, DataConfig()) if there else None
         channels = {} if shards is None or not shards.channels else {"channels": named_channels(shards.channels)}
         return {"data": {"path": data, **channels}}
-    with local_copy(place(data)) as file:
-        layer = read_toml(file)
+    layer = read_toml(where)
     path = layer.get("data", {}).get("path")
     if not path:
         raise ConfigError(f"{data} has no data.path: say under [data] which folder or table to read")
-    return merge_layers(layer, {"data": {"path": str(place(path) if is_url(path) else place(data).parent / path)}})
+    return merge_layers(layer, {"data": {"path": str(place(path) if is_url(path) else where.parent / path)}})
 
 
 def look(config: RunConfig) -> Sight:

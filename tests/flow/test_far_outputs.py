@@ -104,8 +104,8 @@ def lose_at(
 def test_a_comparison_in_a_bucket_goes_on_on_another_machine(
     cli: Cli, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "grid.toml").write_text(GRID)
-    compare = ("compare", "s3://bucket/gels", "--grid", tmp_path / "grid.toml", "--out", "s3://bucket/study")
+    (store / "grid.toml").write_text(GRID)
+    compare = ("compare", "s3://bucket/gels", "--grid", "s3://bucket/grid.toml", "--out", "s3://bucket/study")
     study = URL("s3://bucket/study")
     made = lose_at(monkeypatch, jobs, "run", 2, lambda: "runs/single/metrics.json" in listing(study), lambda config, folder: folder.name)
     with pytest.raises(Lost):
@@ -134,9 +134,9 @@ def test_a_comparison_in_a_bucket_goes_on_on_another_machine(
 
 def test_a_search_in_a_bucket_goes_on_on_another_machine(cli: Cli, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("optuna")
-    (tmp_path / "space.toml").write_text(SPACE)
+    (store / "space.toml").write_text(SPACE)
     find = ("search", "s3://bucket/gels", "--out", "s3://bucket/found", "--trials", 2)
-    space = ("--space", tmp_path / "space.toml")
+    space = ("--space", "s3://bucket/space.toml")
     far_file = cli(*find, *space, "--storage", f"sqlite:///{tmp_path / 'trials.db'}")
     assert (far_file.status, "leave --storage out" in far_file.err) == (2, True)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Protocol, get_args
 
 import tomli_w
 from pydantic import BaseModel, ValidationError
@@ -38,7 +37,19 @@ def merge_layers(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str
     return merged
 
 
-def read_toml(path: Path) -> dict[str, Any]:
+class TextFile(Protocol):
+    """A file with text in it: a path, or a URL."""
+
+    def is_file(self) -> bool:
+        """Whether it is there."""
+        ...
+
+    def read_text(self, encoding: str) -> str:
+        """Its text."""
+        ...
+
+
+def read_toml(path: TextFile) -> dict[str, Any]:
     """The content of a TOML file.
 
     Raises:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from coverslip.config import read_toml
 from coverslip.errors import MissingInputError, did_you_mean
+from coverslip.storage import place
 from coverslip.study.grid import Grid, parse_grid
 
 _FOLDER = resources.files("coverslip.study") / "grids"
@@ -32,12 +33,13 @@ def grid_text(name: str) -> str:
 
 
 def load_grid(name: str | Path) -> Grid:
-    """A grid by name or by file; the `study.toml` of a comparison is one too.
+    """A grid by name, by file or by the URL of one; the `study.toml` of a comparison is one too.
 
     Raises:
         MissingInputError: neither a grid nor a file.
         ConfigError: the file is not TOML, or not a grid.
     """
-    if Path(name).suffix == ".toml" or Path(name).is_file():
-        return parse_grid(read_toml(Path(name)))
+    where = place(name)
+    if where.suffix == ".toml" or (isinstance(where, Path) and where.is_file()):
+        return parse_grid(read_toml(where))
     return parse_grid(tomllib.loads(grid_text(str(name))))

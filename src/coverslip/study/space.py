@@ -12,6 +12,7 @@ from typing import Any, Literal
 from coverslip.config import RunConfig, load_config, merge_layers, read_toml
 from coverslip.errors import ConfigError, MissingInputError, did_you_mean
 from coverslip.models.networks import check_architecture, check_arguments
+from coverslip.storage import place
 from coverslip.study.dimensions import Dimension, nested, read_dimension
 from coverslip.training.recipes import load_recipe
 
@@ -134,14 +135,15 @@ def space_names() -> list[str]:
 
 
 def load_space(name: str) -> dict[str, Any]:
-    """The content of a space, by name or by file.
+    """The content of a space, by name, by file or by the URL of one.
 
     Raises:
         MissingInputError: neither a space nor a file.
         ConfigError: the file is not TOML.
     """
-    if Path(name).suffix == ".toml" or Path(name).is_file():
-        return read_toml(Path(name))
+    where = place(name)
+    if where.suffix == ".toml" or (isinstance(where, Path) and where.is_file()):
+        return read_toml(where)
     names = space_names()
     if name not in names:
         raise MissingInputError(

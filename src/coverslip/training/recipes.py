@@ -9,6 +9,7 @@ from typing import Any
 
 from coverslip.config import read_toml
 from coverslip.errors import MissingInputError, did_you_mean
+from coverslip.storage import place
 
 _FOLDER = resources.files("coverslip.training") / "recipes"
 
@@ -34,12 +35,13 @@ def recipe_text(name: str) -> str:
 
 
 def load_recipe(name: str | Path) -> dict[str, Any]:
-    """The config layer of a recipe, by name or by file.
+    """The config layer of a recipe, by name, by file or by the URL of one.
 
     Raises:
         MissingInputError: neither a recipe nor a file.
         ConfigError: the file is not TOML.
     """
-    if Path(name).suffix == ".toml" or Path(name).is_file():
-        return read_toml(Path(name))
+    where = place(name)
+    if where.suffix == ".toml" or (isinstance(where, Path) and where.is_file()):
+        return read_toml(where)
     return tomllib.loads(recipe_text(str(name)))
