@@ -13,9 +13,9 @@ from coverslip.evaluation.evaluate import evaluate
 from coverslip.evaluation.uncertainty import uncertainty_numbers
 from coverslip.pictures import save_judged_pictures
 from coverslip.predict import Model
-from coverslip.record import RunFolder, Stopwatch
+from coverslip.record import RUN_ENDS, RunFolder, Stopwatch
 from coverslip.runtime import Progress, no_progress
-from coverslip.storage import absolute
+from coverslip.storage import absolute, output
 from coverslip.structures import RunResult, Table, Task
 
 
@@ -27,7 +27,7 @@ def evaluate_bundle(
     Args:
         bundle: a bundle or run folder.
         data: folder of class folders or a table; its classes must be among the bundle's. Merges of the training run apply.
-        out: folder for the results; `evaluations/<data>` when not given.
+        out: folder for the results, or its URL, to which they are sent; `evaluations/<data>` when not given.
         settings: `data.*`, `split.group` and `intervals.*` overrides.
         progress: told about each batch.
 
@@ -41,8 +41,11 @@ def evaluate_bundle(
         raise ConfigError(f"evaluate takes data.*, split.group and intervals.* keys, not {', '.join(sorted(unknown))}")
     intervals = load_config(layer).intervals
     model = Model(bundle)
-    folder = Path(out) if out is not None else Path("evaluations") / Path(absolute(data)).stem
-    with RunFolder.claim(folder, resume=False) as place:
+    model = Model(bundle)
+    with (
+        output(out if out is not None else Path("evaluations") / Path(absolute(data)).stem, last=RUN_ENDS) as folder,
+        RunFolder.claim(folder, resume=False) as place,
+    ):
         watch = Stopwatch()
         with watch("judge"):
             predictions, table, problems, digests = model.judge(data, progress, layer)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 from coverslip.cli.console import err, out, progress_bar
-from coverslip.cli.options import Endpoint, Settings, sent_file, shown
+from coverslip.cli.options import Endpoint, Settings
 from coverslip.cli.use import Bundle
 
 
@@ -33,22 +33,20 @@ def export(
     """Write a model for other programs, its preprocessing inside, once it gives torch's scores there."""
     from coverslip.export import export_bundle
 
-    with sent_file(out_file) as file:
-        with progress_bar() as progress:
-            made = export_bundle(
-                bundle, form, file, check=check or [], data=data, settings=settings or [], quantise=quantise, depth=depth,
-                progress=progress,
-            )  # fmt: skip
-        for note in made.notes:
-            err.print(f"note: {note}", markup=False)
-        parity = made.parity
-        out.print(
-            f"{shown(made.path)}: scores differ from torch by at most {parity.largest_difference:.1e} on {parity.images} images "
-            f"({parity.tolerance:.0e} allowed)",
-            markup=False,
+    with progress_bar() as progress:
+        made = export_bundle(
+            bundle, form, out_file, check=check or [], data=data, settings=settings or [], quantise=quantise, depth=depth, progress=progress
         )
-        if made.small is not None:
-            out.print(f"{shown(made.small[0])}: {made.small[1].sentence}", markup=False)
+    for note in made.notes:
+        err.print(f"note: {note}", markup=False)
+    parity = made.parity
+    out.print(
+        f"{made.path}: scores differ from torch by at most {parity.largest_difference:.1e} on {parity.images} images "
+        f"({parity.tolerance:.0e} allowed)",
+        markup=False,
+    )
+    if made.small is not None:
+        out.print(f"{made.small[0]}: {made.small[1].sentence}", markup=False)
 
 
 def push(

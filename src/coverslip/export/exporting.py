@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -24,6 +24,8 @@ from coverslip.inference.onnx_runtime import open_session, run_session
 from coverslip.inference.openvino_runtime import compile_model
 from coverslip.predict import Judged, Model
 from coverslip.runtime import Progress, cpu_count, hash_file, no_progress, package_versions, write_json, writing
+from coverslip.storage import Place, output_file
+from coverslip.storage import place as as_place
 from coverslip.structures import File, FloatArray
 
 if TYPE_CHECKING:
@@ -48,16 +50,16 @@ class Exported:
         notes: sentences on what was left out.
     """
 
-    path: Path
+    path: Place
     parity: Parity
-    small: tuple[Path, Cost] | None = None
+    small: tuple[Place, Cost] | None = None
     notes: tuple[str, ...] = ()
 
 
 def export_bundle(
     bundle: str | Path,
     form: Format,
-    out: Path,
+    out: str | Place,
     *,
     check: Sequence[str | Path] = (),
     data: str | Path | None = None,
@@ -73,7 +75,7 @@ def export_bundle(
     Args:
         bundle: a bundle or run folder.
         form: `onnx`, one file; `openvino`, .xml and .bin; `bioimageio`, a .zip.
-        out: the file; its ending is added where it has none.
+        out: the file, or its URL; its ending is added where it has none.
         check: more images, folders or tables on which the graph is compared with torch; the bundle's sample always is.
         data: a labelled set, on which the graph is compared as well, and the cost of 8 bits is measured.
         settings: `data.*` and `split.group` keys for `data`.
@@ -86,6 +88,19 @@ def export_bundle(
         ExportError: the model cannot be written in this form, or gives other scores there: then nothing is written.
         InputError: a wrong ending, or `quantise` without `data`.
     """
+    target = as_place(out)
+    with output_file(target) as file:
+        made = _export(bundle, form, file, check, data, settings, quantise=quantise, depth=depth, progress=progress)
+    if isinstance(target, Path):
+        return made
+    small = None if made.small is None else (target.parent / made.small[0].name, made.small[1])
+    return replace(made, path=target.parent / made.path.name, small=small)
+
+
+def _export(
+    bundle: str | Path, form: Format, out: Path, check: Sequence[str | Path], data: str | Path | None, settings: Sequence[str], *,
+    quantise: bool, depth: int | None, progress: Progress,
+) -> Exported:  # fmt: skip
     place = _place(out, form)
     if quantise and (data is None or form == "bioimageio"):
         raise InputError(
