@@ -28,6 +28,7 @@ from coverslip.storage import (
     exists,
     listing,
     output,
+    output_file,
     place,
     read,
     stat,
@@ -103,6 +104,24 @@ def test_what_is_written_is_read_back_listed_and_looked_at(store: tuple[str, str
     assert stat(folder / "large.bin") != found["large.bin"]
     with pytest.raises(MissingInputError, match=r"there is nothing at .*folder/nothing"):
         read(folder / "nothing")
+
+
+def test_outputs_go_to_each_kind_of_store_and_on(store: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    where, endpoint = store
+    monkeypatch.setenv(ENDPOINT, endpoint)
+    run = f"{where}-run"
+    with output(run, resumable=True, last=["end.json"]) as folder:
+        (folder / "below").mkdir(parents=True)
+        (folder / "below" / "a.txt").write_text("a")
+        (folder / "b.txt").write_text("b")
+    with output(run, resume=True, resumable=True) as folder:
+        assert {path.name: path.read_text() for path in folder.rglob("*.txt")} == {"a.txt": "a", "b.txt": "b"}
+        (folder / "b.txt").unlink()
+        (folder / "end.json").write_text("{}")
+    assert set(listing(URL(run))) == {"below/a.txt", "end.json"}
+    with output_file(f"{run}/table.csv") as file:
+        file.write_text("c")
+    assert read(URL(f"{run}/table.csv")) == b"c"
 
 
 def test_googles_emulator_is_read_listed_and_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
