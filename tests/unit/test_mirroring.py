@@ -118,6 +118,12 @@ def test_after_an_error_the_state_is_sent_and_nothing_is_left_of_what_never_bega
     assert not listing(URL("s3://bucket/other"))
 
 
+def test_a_bucket_as_a_whole_takes_an_output(store: Store) -> None:
+    with output("s3://whole") as folder:
+        write_file(folder / "a.txt", b"a")
+    assert set(listing(URL("s3://whole"))) == {"a.txt"}
+
+
 def test_a_store_that_fails_for_a_while_stops_no_work(store: Store) -> None:
     refused = [True]
 

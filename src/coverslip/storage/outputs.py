@@ -44,7 +44,7 @@ def output(
         return
     writable(target)
     with _holder(target) as holder:
-        local = holder / target.name
+        local = holder / (target.name or target.parts[1])
         mirror = Mirror(local, target, holder, last)
         if resume:
             mirror.go_on()
