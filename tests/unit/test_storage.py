@@ -255,6 +255,31 @@ def test_refused_access_says_so_at_once(tmp_path: Path, monkeypatch: pytest.Monk
         assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize(
+    ("url", "environment", "said"),
+    [
+        ("s3://bucket/a", {}, "AWS_PROFILE, or AWS_SKIP_SIGNATURE=true"),
+        ("az://bucket/a", {}, "Account must be specified; set AZURE_STORAGE_ACCOUNT_NAME"),
+        ("gs://bucket/a", {"GOOGLE_APPLICATION_CREDENTIALS": "/nothing.json"}, r"/nothing\.json.*set GOOGLE_APPLICATION_CREDENTIALS"),
+    ],
+)
+def test_what_keys_each_store_needs_is_said(
+    url: str, environment: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in [name for name in os.environ if name.startswith(("AWS_", "AZURE_", "GOOGLE_", ENDPOINT))]:
+        monkeypatch.delenv(name)
+    for name, value in {**environment, "HOME": str(tmp_path), TIMEOUT: "0.5", PATIENCE: "0.5"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=rf"{url} cannot be .*{said}"):
+        read(URL(url))
+
+
+def test_an_endpoint_that_is_no_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ENDPOINT, "localhost:9000")
+    with pytest.raises(ConfigError, match=r"the endpoint 'localhost:9000' of the store is no address; expected http://HOST:PORT"):
+        read(URL("s3://bucket/a"))
+
+
 def test_keys_of_a_profile_are_found_where_the_environment_has_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "bucket").mkdir()
     (tmp_path / "bucket" / "a").write_bytes(b"a")

@@ -18,7 +18,7 @@ from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from coverslip.errors import ConfigError, InputError, MissingInputError, UnreachableError
 from coverslip.runtime import require
@@ -33,6 +33,18 @@ AT_ONCE = 16
 """Requests that wait for answers at the same time."""
 CHUNK = 8 << 20
 """Bytes of a large object that one request asks for or sends, so that each is done in time."""
+
+
+KEYS = {
+    "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or AWS_SKIP_SIGNATURE=true for a public bucket",
+    "gs": "set GOOGLE_APPLICATION_CREDENTIALS to the file of a key, or log in with gcloud auth application-default login, "
+    "or set GOOGLE_SKIP_SIGNATURE=true for a public bucket",
+    "az": "set AZURE_STORAGE_ACCOUNT_NAME, and AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN, "
+    "or AZURE_SKIP_SIGNATURE=true for a public container",
+}
+"""What gives access to each kind of store."""
+METADATA = ("169.254.169.254", "metadata.google.internal")
+"""Where machines of a cloud find their keys."""
 
 
 def _seconds(name: str, default: float) -> float:
@@ -51,7 +63,23 @@ def store_of(url: URL) -> tuple[Any, str]:
     scheme, bucket, key = url.parts
     # tokens that are renewed in the environment make a new store
     told = {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "AZURE_", "GOOGLE_", "COVERSLIP_"))}
-    return _open_store(scheme, bucket, tuple(sorted(told.items())), url.query), unquote(key) if scheme in WEB else key
+    try:
+        store = _open_store(scheme, bucket, tuple(sorted(told.items())), url.query)
+    except require("obstore.exceptions", "cloud").BaseError as error:
+        raise InputError(f"{url.shown} cannot be reached: {_reason(error, url)}; {KEYS.get(scheme, 'check the address')}") from None
+    return store, unquote(key) if scheme in WEB else key
+
+
+def _checked_endpoint(endpoint: str) -> str:
+    """An endpoint that is one.
+
+    Raises:
+        ConfigError: it does not say http or https, or no host.
+    """
+    parts = urlsplit(endpoint)
+    if endpoint and (parts.scheme not in WEB or not parts.hostname):
+        raise ConfigError(f"the endpoint {endpoint!r} of the store is no address; expected http://HOST:PORT or https://HOST")
+    return endpoint
 
 
 @lru_cache(maxsize=32)
@@ -60,6 +88,7 @@ def _open_store(scheme: str, bucket: str, told: tuple[tuple[str, str], ...], que
     environment = dict(told)
     endpoint = environment.get(ENDPOINT) if scheme in ("s3", "gs", "az") else None
     named = endpoint or next((value for name, value in told if name.startswith("AWS_ENDPOINT") or name.endswith("_ENDPOINT")), "")
+    _checked_endpoint(named)
     client: dict[str, Any] = {
         "timeout": timedelta(seconds=_seconds(TIMEOUT, 20)),
         "connect_timeout": timedelta(seconds=min(5, _seconds(TIMEOUT, 20))),
@@ -73,6 +102,7 @@ def _open_store(scheme: str, bucket: str, told: tuple[tuple[str, str], ...], que
     settings: dict[str, Any] = {}
     if scheme == "s3":
         settings = {**_profile(environment), **({"endpoint": endpoint} if endpoint else {})}
+        _checked_endpoint(settings.get("endpoint", ""))
         return stores.S3Store(bucket, client_options=client, retry_config=retry, config=settings)
     if scheme == "gs":
         if endpoint:
@@ -125,15 +155,12 @@ def telling(url: URL, doing: str) -> Iterator[None]:
         raise MissingInputError(f"there is nothing at {url.shown}") from None
     except (errors.PermissionDeniedError, errors.UnauthenticatedError) as error:
         raise InputError(
-            f"{url.shown} {doing}: access was refused ({_reason(error, url)}); check the credentials of the store in the environment, "
-            "or AWS_SKIP_SIGNATURE=true for a public bucket"
+            f"{url.shown} {doing}: access was refused ({_reason(error, url)}); check the credentials: "
+            f"{KEYS.get(url.parts[0], 'a signed link may have run out')}"
         ) from None
     except (errors.BaseError, OSError) as error:
-        if "169.254.169.254" in str(error):  # where machines of a cloud find their keys
-            raise InputError(
-                f"{url.shown} {doing}: no keys of the store were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, "
-                "or AWS_SKIP_SIGNATURE=true for a public bucket"
-            ) from None
+        if any(host in str(error) for host in METADATA):
+            raise InputError(f"{url.shown} {doing}: no keys of the store were found; {KEYS[url.parts[0]]}") from None
         tried = f"it was tried for up to {_seconds(PATIENCE, 60):g} s ({PATIENCE})"
         raise UnreachableError(f"{url.shown} {doing}: {_reason(error, url)}; {tried}") from None
 
