@@ -106,7 +106,7 @@ def train(
     Args:
         data: folder of class folders, table, or TOML file.
         recipe: a recipe by name or file; chosen from what is seen when not given.
-        out: run folder, or its URL, to which it is sent.
+        out: run folder, or its URL, to which it is sent; the folder that the result names is then gone.
         resume: go on with a run that was stopped in `out`.
         progress: told about long work.
         sections: config sections as keywords, `training={"epochs": 5}`.
@@ -136,7 +136,7 @@ def compare(
         data: folder of class folders, table, or TOML file.
         grid: a grid by name or file.
         settings: texts `section.key=value`; a list of values makes or replaces an axis.
-        out: study folder, or its URL, to which it is sent.
+        out: study folder, or its URL, to which it is sent; the folder that the result names is then gone.
         resume: go on with a comparison that was stopped in `out`.
         bundles: which runs keep their trained model.
         engine: who does the runs; this process when not given.

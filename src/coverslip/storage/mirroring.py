@@ -74,14 +74,15 @@ class Mirror:
             UnreachableError: the store does not answer.
         """
         known, holder = self._known(), self._holder()
-        if not self.folder.exists() or known is None or (holder != known and not self._is_new()):
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.begin()
-            names = [name for name in download_folder(self.url, self.folder) if name != WORKING]
-            (self.folder / WORKING).unlink(missing_ok=True)
-            self.sent = {name: found for name, found in self._signatures().items() if name in names}
-        else:
-            self.begin()
+        if self.folder.exists() and known is not None and (holder == known or self._is_new()):
+            self.copy, self.claimed = known, holder == known
+            return
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.sent = {}
+        self.begin()
+        names = download_folder(self.url, self.folder)
+        (self.folder / WORKING).unlink(missing_ok=True)
+        self.sent = {name: found for name, found in self._signatures().items() if name in names}
         if self.sent:
             self._claim()
         self._remember()
