@@ -38,13 +38,15 @@ from coverslip.neighbours import Neighbours
 from coverslip.network import Network
 from coverslip.repositories import fetch_bundle, is_address
 from coverslip.runtime import hash_file, hash_text, write_file, write_json, writing
-from coverslip.storage import URL, Place, download, listing, place, read
+from coverslip.storage import URL, Place, download, listing, place, read, stat
 from coverslip.structures import Channel, File, FloatArray, IntArray, StrArray, Task, natural_key
 
 FORMAT = 2
 SAMPLE_SIDE = 512
 NEIGHBOURS = "neighbours"
 TRAINED_ON = "trained_on.txt"
+OPTIONAL = (TRAINED_ON, *(f"{NEIGHBOURS}/{name}" for name in ("features.safetensors", "neighbours.json", "thumbnails.zip")))
+"""Files that a bundle may be without."""
 DIGEST = 16
 TOLERANCE = {"32": 2e-3, "bf16": 4e-2}
 """Largest difference of a score in the self-test. bfloat16 keeps 8 bits of mantissa, and machines round differently."""
@@ -258,18 +260,15 @@ def _files_of(folder: URL, description: bytes) -> dict[str, int]:
         samples = json.loads(read(folder / "sample" / "expected.json"))["images"]
     except (ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{folder / 'model.json'} does not describe a bundle: {error}") from error
-    return dict.fromkeys(["model.json", TRAINED_ON, *weights, "sample/expected.json", *(f"sample/{name}" for name in samples)], 0)
+    return dict.fromkeys(["model.json", *weights, "sample/expected.json", *(f"sample/{name}" for name in samples), *OPTIONAL], 0)
 
 
 def _copy(folder: URL, names: Sequence[str], holder: Path) -> None:
     for name in names:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise BundleError(f"{folder} names a file outside itself: {name}")
-        try:
+        if name not in OPTIONAL or stat(folder / name) is not None:
             download(folder / name, holder / name)
-        except MissingInputError:
-            if name != TRAINED_ON:
-                raise
 
 
 def load_bundle(path: str | Path, *, device: str = "auto", precision: str = "auto") -> Bundle:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -127,6 +128,10 @@ def test_a_folder_of_class_folders_and_a_web_server(cli: Cli, charts: Path, gel_
         told = cli("predict", f"{address}/web/bundle", f"{address}/web/one.png", "--out", tmp_path / "web.csv")
         assert told.status == 0, told.err
         assert (tmp_path / "web.csv").read_text().splitlines()[1].startswith(f"{address}/web/one.png")
+        assert cli("predict", gel_run, image, "--out", tmp_path / "here.csv").status == 0
+        here, there = (pd.read_csv(tmp_path / name, keep_default_na=False).drop(columns="image") for name in ("here.csv", "web.csv"))
+        pd.testing.assert_frame_equal(here, there)  # doubt of what is unlike the training images included
+        assert there["uncertain"].item()
         told = cli("train", f"{address}/web/nothing")
         assert (told.status, f"there is nothing at {address}/web/nothing" in told.err) == (2, True)
 
