@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 
 from coverslip.cli import main
 from coverslip.simulate import simulate
+from object_server import Store
 from servers import Server, coverslip_server
 
 
@@ -120,3 +123,23 @@ def server(gel_run: Path, cell_run: Path) -> Iterator[Server]:
     """A server of two models, without a token, that is asked by several modules."""
     with coverslip_server(f"gel={gel_run}", f"cells={cell_run}") as running:
         yield running
+
+
+def kill_at(path: str, times: int, arguments: list[str], store: Store, cache: Path) -> None:
+    """Run a command until it asks for an object so many times, which the server then does not give, and kill it."""
+    environment = {**os.environ, "COVERSLIP_CACHE": str(cache)}
+    store.requests.clear()
+    store.counts.clear()
+    store.plan = lambda method, asked, before: "hang" if asked.endswith(path) and before == times - 1 else ""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "coverslip", *arguments], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    for _ in range(1200):
+        if sum(asked.endswith(path) for _, asked in store.requests) >= times or process.poll() is not None:
+            break
+        time.sleep(0.1)
+    assert process.poll() is None
+    time.sleep(0.5)
+    process.kill()
+    process.wait()
+    store.plan = lambda method, asked, before: ""

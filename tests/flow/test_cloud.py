@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +22,8 @@ from coverslip.experiment import run
 from coverslip.runtime import to_json
 from coverslip.start import begin
 from coverslip.storage import ENDPOINT, PATIENCE, TIMEOUT, URL, listing, read, upload_folder
-from flow.conftest import TINY, Cli
-from object_server import Store, object_server
+from flow.conftest import TINY, Cli, kill_at
+from object_server import object_server
 from servers import moto_server
 
 BY_PATTERN = ("-s", "data.image=images/{Id}.png", "-s", "data.labels=kind", "-s", "split.preset=part")
@@ -295,26 +294,6 @@ def test_fifty_epochs_take_no_more_memory_than_ten(tmp_path: Path) -> None:
 
 
 KILLED = ("s3://bucket/train.csv", "-s", "data.image=images/{Id}.png", "-s", "data.labels=kind", "-s", "split.preset=part")
-
-
-def kill_at(path: str, times: int, arguments: list[str], store: Store, cache: Path) -> None:
-    """Run a command until it asks for an object so many times, which the server then does not give, and kill it."""
-    environment = {**os.environ, "COVERSLIP_CACHE": str(cache)}
-    store.requests.clear()
-    store.counts.clear()
-    store.plan = lambda method, asked, before: "hang" if asked.endswith(path) and before == times - 1 else ""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "coverslip", *arguments], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    for _ in range(1200):
-        if sum(asked.endswith(path) for _, asked in store.requests) >= times or process.poll() is not None:
-            break
-        time.sleep(0.1)
-    assert process.poll() is None
-    time.sleep(0.5)
-    process.kill()
-    process.wait()
-    store.plan = lambda method, asked, before: ""
 
 
 def test_what_is_killed_goes_on_and_nothing_is_lost_or_doubled(
