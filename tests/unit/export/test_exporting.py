@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,6 @@ import openvino
 import pytest
 from bioimageio.core import test_model as check_model
 from bioimageio.spec import load_description_and_validate_format_only
-from bioimageio.spec._internal import io_packaging
-from bioimageio.spec.model import v0_4
 from PIL import Image
 
 from coverslip.errors import ExportError, InputError
@@ -122,22 +119,6 @@ def test_openvino_files_give_the_scores(bundles: dict[str, Path], tmp_path: Path
     assert len(list(tmp_path.iterdir())) == 10
 
 
-@pytest.fixture
-def serialising(monkeypatch: pytest.MonkeyPatch) -> None:
-    """bioimageio.spec 0.5.12 hands its handlers two arguments, of which pydantic from 2.14 on takes only one.
-
-    The code of its serializers is changed, not their names, for pydantic has taken them in when their classes were made.
-    """
-
-    def serialise(value: Any, handler: Any, info: Any) -> Any:
-        return _before(value, lambda given, _: handler(given), info)  # type: ignore[name-defined]  # noqa: F821
-
-    for function in (io_packaging.package_file_descr_serializer, v0_4.package_weights):
-        monkeypatch.setitem(function.__globals__, "_before", FunctionType(function.__code__, function.__globals__))
-        monkeypatch.setattr(function, "__code__", serialise.__code__)
-
-
-@pytest.mark.usefixtures("serialising")
 @pytest.mark.filterwarnings("ignore")
 def test_a_bioimageio_package_validates_and_runs(bundles: dict[str, Path], tmp_path: Path) -> None:
     checked = 0
