@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from coverslip.bundle import Bundle
+from coverslip.evaluation.uncertainty import BY_DISTANCE, BY_SCORE
 from coverslip.models.licences import SPDX
 from coverslip.structures import Task, number_text
 
@@ -23,6 +24,8 @@ PARTS = {
     "folds": "in cross-validation",
     "validation": "on the validation part, which chose the model",
 }
+MARKS = {"uncertain": "marked", "wrong_unmarked": "wrong and not marked", "right_unmarked": "right, of those not marked,"}
+"""Shares of a card that say what the marks `uncertain` are worth."""
 FEW = 20
 """Training images of a class below which the card warns."""
 
@@ -34,7 +37,10 @@ def model_card(bundle: Bundle, metrics: dict[str, Any]) -> str:
         bundle: with the provenance that a run writes.
         metrics: the content of metrics.json.
     """
-    parts = (_head(bundle), _what(bundle), _data(bundle), _numbers(metrics), _decision(bundle), _limits(bundle, metrics), _licence(bundle))
+    parts = (
+        _head(bundle), _what(bundle), _data(bundle), _numbers(metrics), _decision(bundle), _doubt(bundle, metrics),
+        _limits(bundle, metrics), _licence(bundle),
+    )  # fmt: skip
     return "\n".join([line for part in parts for line in part] + [*USE, ""])
 
 
@@ -127,6 +133,39 @@ def _decision(bundle: Bundle) -> Iterator[str]:
     else:
         yield "Scores are not calibrated."
     yield ""
+
+
+def _doubt(bundle: Bundle, metrics: dict[str, Any]) -> Iterator[str]:
+    """What `uncertain` in a table of predictions says, and what it is worth."""
+    conformal, neighbours = bundle.decision.conformal, bundle.neighbours
+    far = neighbours is not None and neighbours.bound is not None
+    yield "## Doubt"
+    yield ""
+    if conformal is None and not far:
+        yield "No decision is marked as uncertain: too few images were kept apart to calibrate that."
+        yield ""
+        return
+    yield "Predictions are marked in `uncertain` where they are to be looked at:"
+    yield ""
+    if conformal is None:
+        yield "- by their scores none: too few images were kept apart to calibrate that"
+    else:
+        yield f"- `{BY_SCORE}`: another class cannot be ruled out, or none is likely enough; {_plain(conformal.note)}"
+    if not far or neighbours is None:
+        yield "- by their distance from the training images none: the bundle knows too few of them, or nothing"
+    else:
+        yield f"- `{BY_DISTANCE}`: {_plain(neighbours.note)}"
+    yield ""
+    for part, words in PARTS.items():
+        worth = metrics.get("uncertainty", {}).get(part)
+        if worth:
+            told = ", ".join(f"{words} {number_text(worth[name])}" for name, words in MARKS.items() if name in worth)
+            yield f"{words[0].upper()}{words[1:]}, as shares of images: {told}."
+            yield ""
+
+
+def _plain(note: str) -> str:
+    return note.removeprefix("uncertain: ")
 
 
 def _limits(bundle: Bundle, metrics: dict[str, Any]) -> Iterator[str]:

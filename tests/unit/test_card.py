@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 
 from coverslip.bundle import Bundle
 from coverslip.card import model_card
+from coverslip.evaluation.uncertainty import Conformal
+from coverslip.neighbours import Neighbours
 from unit.export.kinds import KINDS
 
 NUMBER = {"value": 0.9, "low": 0.8, "high": 0.95, "method": "exact"}
@@ -59,6 +63,24 @@ def test_several_labels_have_a_threshold_each() -> None:
     assert "a line on the log-odds of each class" in text
     assert "states no licence" in text
     assert "It was not judged on images that had no part in making it." in text
+
+
+def test_a_card_says_what_the_marks_are_worth() -> None:
+    made = described("grey")
+    made.decision = replace(made.decision, conformal=Conformal(0.9, 40, 0.2))
+    worth = {"uncertain": {**NUMBER, "value": 0.12}, "wrong_unmarked": {**NUMBER, "value": 0.03}, "right_unmarked": NUMBER}
+    text = model_card(made, {**METRICS, "uncertainty": {"test": worth}})
+    assert "- `score`: another class cannot be ruled out, or none is likely enough; at most 10% of the images are wrong" in text
+    assert "split conformal on 40 validation images" in text
+    assert "by their distance from the training images none" in text
+    assert "On images that the model has not seen, as shares of images: marked 0.120" in text
+    made.neighbours = replace(Neighbours.of(np.eye(4, dtype=np.float32), "abcd"), reference=np.arange(9.0), source="validation images")
+    text = model_card(made, METRICS)
+    assert "- `unlike`: an image is unlike the training images when it is farther from them than all of 9 validation images" in text
+    made.decision = replace(made.decision, conformal=None)
+    assert "by their scores none: too few images" in model_card(made, METRICS)
+    made.neighbours = None
+    assert "No decision is marked as uncertain" in model_card(made, METRICS)
 
 
 @pytest.mark.parametrize(("licence", "stated"), [(None, None), ("", None), ("ask the lab", None), ("Apache-2.0", "apache-2.0")])
