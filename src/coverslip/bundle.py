@@ -45,7 +45,7 @@ FORMAT = 2
 SAMPLE_SIDE = 512
 NEIGHBOURS = "neighbours"
 TRAINED_ON = "trained_on.txt"
-OPTIONAL = (TRAINED_ON, *(f"{NEIGHBOURS}/{name}" for name in ("features.safetensors", "neighbours.json", "thumbnails.zip")))
+OPTIONAL = (TRAINED_ON, "README.md", *(f"{NEIGHBOURS}/{name}" for name in ("features.safetensors", "neighbours.json", "thumbnails.zip")))
 """Files that a bundle may be without."""
 DIGEST = 16
 TOLERANCE = {"32": 2e-3, "bf16": 4e-2}

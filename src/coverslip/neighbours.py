@@ -37,6 +37,8 @@ STORED = np.float16
 """How vectors are written, and rounded before they are used, so that a run and its bundle agree."""
 LONGEST = 5.0
 """Largest logarithm of a length, up or down."""
+FEATURES, FACTS, THUMBNAILS = FILES = ("features.safetensors", "neighbours.json", "thumbnails.zip")
+"""What is written of them."""
 LARGEST = 1 << 20
 """Bytes of a thumbnail that is read back, at most."""
 
@@ -176,15 +178,15 @@ class Neighbours:
         """Write `features.safetensors`, `neighbours.json`, and `thumbnails.zip` where there are some."""
         folder.mkdir()
         tensors = {"vectors": self.vectors.astype(STORED), "length": np.array([self.length]), "reference": self.reference}
-        write_file(folder / "features.safetensors", save(tensors))
+        write_file(folder / FEATURES, save(tensors))
         facts = {"labels": list(self.labels), "images": list(self.images), "source": self.source, "nearest": NEAREST, "bound": self.bound}
-        write_json(folder / "neighbours.json", facts)
+        write_json(folder / FACTS, facts)
         if self.thumbnails:
             stream = io.BytesIO()
             with zipfile.ZipFile(stream, "w") as archive:
                 for place, data in enumerate(self.thumbnails):
                     archive.writestr(zipfile.ZipInfo(f"{place}.jpg"), data)
-            write_file(folder / "thumbnails.zip", stream.getvalue())
+            write_file(folder / THUMBNAILS, stream.getvalue())
 
     @staticmethod
     def load(folder: Path) -> Neighbours:
@@ -194,10 +196,10 @@ class Neighbours:
             BundleError: a file is missing or damaged.
         """
         try:
-            tensors = load_file(folder / "features.safetensors")
-            facts: dict[str, Any] = json.loads((folder / "neighbours.json").read_text(encoding="utf-8"))
+            tensors = load_file(folder / FEATURES)
+            facts: dict[str, Any] = json.loads((folder / FACTS).read_text(encoding="utf-8"))
             labels, images = tuple(map(str, facts["labels"])), tuple(map(str, facts["images"]))
-            thumbnails = _read_thumbnails(folder / "thumbnails.zip", len(labels))
+            thumbnails = _read_thumbnails(folder / THUMBNAILS, len(labels))
             vectors, length = tensors["vectors"].astype(np.float32), float(tensors["length"][0])
             found = Neighbours(vectors, length, labels, tensors["reference"], str(facts["source"]), images, thumbnails)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError, zipfile.BadZipFile) as error:

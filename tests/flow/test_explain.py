@@ -54,7 +54,8 @@ def test_explain_writes_pictures_maps_manifest_and_overview(cli: Cli, gels: Path
 
 def test_explained_scores_are_those_of_predict(cli: Cli, gels: Path, gel_run: Path, tmp_path: Path) -> None:
     image = sorted((gels / "gel").iterdir())[1]
-    assert cli("explain", gel_run, image, "--out", tmp_path / "why", "--windows", 2).status == 0
+    outcome = cli("explain", gel_run.as_uri(), image, "--out", (tmp_path / "why").as_uri(), "--windows", 2)
+    assert outcome.status == 0, outcome.err
     assert cli("predict", gel_run, image, "--out", tmp_path / "p.csv").status == 0
     (entry,) = read_manifest(tmp_path / "why")["explanations"]
     line = dict(zip(*[text.split(",") for text in (tmp_path / "p.csv").read_text().splitlines()], strict=True))

@@ -10,6 +10,7 @@ import pytest
 from huggingface_hub import ModelCard, close_session, constants
 
 from coverslip.data.reading import Reading
+from coverslip.serve.models import name_bundles
 from hub import hub_server
 
 from .conftest import Cli
@@ -88,5 +89,6 @@ def test_a_run_goes_to_the_hub_and_predicts_from_there(
         there = cli("predict", "hf://lab/gels", gels / "gel", "--out", tmp_path / "there.csv")
         assert there.status == 0, there.err
         assert cli("predict", gel_run, gels / "gel", "--out", tmp_path / "here.csv").status == 0
+        assert list(name_bundles(["hf://lab/gels"])) == ["gels"]
         close_session()
     assert (tmp_path / "there.csv").read_text() == (tmp_path / "here.csv").read_text()
