@@ -159,7 +159,8 @@ class Neighbours:
             return f"Distance from the training images: {distance:.2f}; too few {self.source} to say whether that is far."
         farther = int((self.reference >= distance).sum())
         verdict = "Unlike all training images. " if distance > self.bound else ""
-        return f"{verdict}Distance from the training images: {distance:.2f}; {farther} of {len(self.reference)} {self.source} are as far."
+        reference = f"{farther} of {len(self.reference)} {self.source} are as far or farther"
+        return f"{verdict}Distance from the training images: {distance:.2f}; {reference}."
 
     def about(self, features: Vectors, count: int) -> list[Near]:
         """The nearest training images of one image, float32 (features,)."""

@@ -27,6 +27,10 @@ MOST = 60
 """Explanations that an overview shows."""
 ANOTHER = 0.005
 """Scores that differ by more than this are said to come from other copies of the image."""
+MOVED = 0.005
+"""Changes of a score smaller than this are said to be hardly any."""
+SAME = 0.01
+"""Distance from a training image below which an image is said to be that image, or a copy of it."""
 NO_SIGN = 0.005
 """Parts of the log-odds smaller than this are said to be none."""
 
@@ -80,12 +84,24 @@ def write_overview(folder: Path) -> Path:
 def _headline(entries: list[Mapping[str, Any]]) -> str:
     """How many explanations, and of how many of them hiding says that the highlighted region matters."""
     tried = [hiding for entry in entries if (hiding := within(entry, "hiding"))]
-    held = sum(1 for hiding in tried if _matters(hiding))
+    moved = [hiding for hiding in tried if not _still(hiding)]
+    held = sum(1 for hiding in moved if _matters(hiding))
     images = len({entry.get("image") for entry in entries})
     said = f"{plural(len(entries), 'explanation')} of {plural(images, 'image')}."
     if not tried:
         return said
-    return f"{said} In {held} of {len(tried)}, hiding the highlighted region lowers the score more than hiding as much elsewhere."
+    if moved:
+        said += f" In {held} of {len(moved)}, hiding the highlighted region lowers the score more than hiding as much elsewhere."
+    if len(moved) < len(tried):
+        more = f"{len(tried) - len(moved)} more" if moved else f"{len(tried)} of {len(tried)}"
+        said += f" In {more}, hiding a tenth of the image hardly changes the score, wherever it lies."
+    return said
+
+
+def _still(hiding: Mapping[str, Any]) -> bool:
+    """Whether hiding so much hardly changes the score, neither here nor elsewhere."""
+    score, *others = (finite(hiding.get(name)) for name in ("score", "hidden", "elsewhere"))
+    return score is not None and all(other is not None and abs(score - other) < MOVED for other in others)
 
 
 def _matters(hiding: Mapping[str, Any]) -> bool:
@@ -113,7 +129,7 @@ def explained(entry: Mapping[str, Any], album: Album) -> Explained:
         shots=[(picture, text) for file, text in wanted if (picture := _picture(album, file)) is not None],
         lines=[line for line in (_said(entry), _hiding(entry, label), _agreement(entry), _channels(parts), _distance(entry)) if line],
         neighbours=[
-            (picture, f"{near.get('label', '')}".replace("|", ", "))
+            (picture, f"{near.get('label', '')}".replace("|", ", ") + (" (this image)" if _is_same(near) else ""))
             for near in items(dict(entry), "neighbours")
             if isinstance(near, Mapping) and (picture := _picture(album, near.get("thumbnail"))) is not None
         ],
@@ -148,7 +164,12 @@ def _hiding(entry: Mapping[str, Any], label: str) -> str:
     beats = f"lower than at {percent(lower)} of the random places" if lower > 0 else "lower than at none of the random places"
     whole = finite(entry.get("score"))
     plain = "" if whole is None or abs(whole - score) < ANOTHER else ", looked at once, without mirrored or turned copies,"
-    verdict = "" if hidden < elsewhere else " The highlighted region is not what the score rests on."
+    if _still(hiding):
+        verdict = " So much of the image hardly changes the score, wherever it lies: the score rests on more than this region."
+    elif hidden >= elsewhere:
+        verdict = " The highlighted region is not what the score rests on."
+    else:
+        verdict = "" if lower >= 0.5 else " Most of the random places lower it more: do not rely on this picture."
     return (
         f"Hiding the highlighted {percent(share)} of the image takes the score of {label}{plain} from {decimal(score)} "
         f"to {decimal(hidden)}; hiding as much elsewhere, to {decimal(elsewhere)} on average ({beats}).{verdict}"
@@ -177,4 +198,12 @@ def _channels(parts: Mapping[str, Any]) -> str:
 
 
 def _distance(entry: Mapping[str, Any]) -> str:
-    return str(entry.get("distance_text") or "")
+    known = any(_is_same(near) for near in items(dict(entry), "neighbours") if isinstance(near, Mapping))
+    text = str(entry.get("distance_text") or "")
+    return f"{text} The model learned from this image, or from a copy of it, which makes the distance small." if text and known else text
+
+
+def _is_same(near: Mapping[str, Any]) -> bool:
+    """Whether a training image is the image that is explained, or a copy."""
+    distance = finite(near.get("distance"))
+    return distance is not None and distance < SAME

@@ -52,6 +52,33 @@ def test_a_region_that_does_not_matter_is_said_to_be_none(pictures: Path) -> Non
     assert "believe neither" not in text
 
 
+def test_hiding_that_changes_nothing_and_comparisons_that_disagree_are_said(pictures: Path) -> None:
+    still = {"share": 0.1, "score": 0.99996, "hidden": 0.99996, "elsewhere": 0.99997, "lower_than": 0.75}
+    text = " ".join(explained({**ENTRY, "hiding": still}, Album(pictures)).lines)
+    assert "hardly changes the score, wherever it lies" in text
+    assert "not what the score rests on" not in text
+    torn = {"share": 0.1, "score": 0.98, "hidden": 0.9, "elsewhere": 0.91, "lower_than": 0.25}
+    assert "do not rely on this picture" in " ".join(explained({**ENTRY, "hiding": torn}, Album(pictures)).lines)
+    for hidings, said in (
+        ([still, still], "In 2 of 2, hiding a tenth of the image hardly changes the score"),
+        (
+            [ENTRY["hiding"], still],
+            "In 1 of 1, hiding the highlighted region lowers the score more than hiding as much elsewhere. In 1 more,",
+        ),
+    ):
+        manifest = {"explanations": [{**ENTRY, "hiding": hiding} for hiding in hidings]}
+        (pictures.parent / "manifest.json").write_text(json.dumps(manifest))
+        assert said in write_overview(pictures.parent).read_text(encoding="utf-8")
+
+
+def test_a_training_image_is_told_from_its_neighbours(pictures: Path) -> None:
+    near = {**ENTRY["neighbours"][0], "distance": 0.0005}
+    found = explained({**ENTRY, "neighbours": [near, *ENTRY["neighbours"]]}, Album(pictures))
+    assert [words for _, words in found.neighbours] == ["er, golgi (this image)", "er, golgi"]
+    assert "The model learned from this image" in " ".join(found.lines)
+    assert "The model learned from this image" not in " ".join(explained(ENTRY, Album(pictures)).lines)
+
+
 @pytest.mark.parametrize("broken", [{}, {"hiding": 3, "channels": [], "neighbours": "x", "score": None, "overlay": "../../etc/passwd"}])
 def test_what_is_missing_or_damaged_is_left_out(pictures: Path, broken: dict[str, Any]) -> None:
     found = explained({"label": "a", **broken}, Album(pictures))
