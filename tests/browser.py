@@ -34,7 +34,7 @@ FLAWS = """
   const dialog = document.querySelector("dialog[open]");
   const root = dialog ?? document.body;
   const frame = root.getBoundingClientRect();
-  const kinds = "button, select, input, output, legend, p, h1, h2, span, img, progress, kbd, figcaption, label, summary, pre";
+  const kinds = "button, select, input, output, legend, p, h1, h2, h3, h4, span, img, progress, kbd, figcaption, label, pre, td, th";
   const shown = (one) => {
     const box = one.getBoundingClientRect();
     return box.width > 0 && box.height > 0 && getComputedStyle(one).visibility !== "hidden" && !one.closest("dialog:not([open])");

@@ -24,7 +24,7 @@ from servers import Server
 from .conftest import TINY, Cli, images_of
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Dialog, Page
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +222,46 @@ def test_the_corrected_table_is_the_next_training_set(page: Page, cli: Cli, gel_
     assert (tmp_path / "next" / "bundle" / "model.json").exists()
 
 
+def test_corrections_are_not_lost_without_a_question(page: Page, gels: Path) -> None:
+    add(page, images_of(gels)[:2], 2)
+    asked: list[str] = []
+
+    def refuse(dialog: Dialog) -> None:
+        asked.append(dialog.message)
+        dialog.dismiss()
+
+    page.on("dialog", refuse)
+    page.locator(".card select").first.select_option("not_gel")
+    page.click("#clear")
+    page.select_option("#model", "cells")
+    assert len(asked) == 2
+    assert "have not downloaded the table" in asked[0]
+    assert (page.locator(".card").count(), page.locator("#model").input_value()) == (2, "gel")
+    with page.expect_download():
+        page.click("#download")
+    page.click("#clear")
+    drawn(page)
+    assert (page.locator(".card").count(), len(asked)) == (0, 2)
+
+
+def test_the_card_is_shown_as_text_for_people(page: Page) -> None:
+    card = (
+        "---\nlicense: mit\n---\n\n# <b>a</b>\n\nSaid in `code`\nand on.\n\n- one\n- two\n\n"
+        "| class | n |\n|---|---|\n| a\\|b | 7 |\n## Use\n\n    coverslip predict\n"
+    )
+    found = page.evaluate(
+        """async (card) => {
+          const { cardElements } = await import("/page/card.js");
+          return cardElements(card).map((one) => [one.tagName, one.textContent, one.querySelectorAll("li, td, th, code, b").length]);
+        }""",
+        card,
+    )
+    assert found == [
+        ["H3", "<b>a</b>", 0], ["P", "Said in code and on.", 1], ["UL", "onetwo", 2], ["DIV", "classna|b7", 4], ["H4", "Use", 0],
+        ["PRE", "coverslip predict", 0],
+    ]  # fmt: skip
+
+
 def test_samples_of_four_files_with_several_labels(page: Page, cells: Path) -> None:
     page.select_option("#model", "cells")
     page.locator("#hint", has_text="red, green, blue, yellow").wait_for()
@@ -297,6 +337,7 @@ def test_nothing_overlaps_or_is_cut_off(browser: Browser, server: Server, gels: 
         brightness = sum(map(int, re.findall(r"\d+", background)[:3])) / 3
         assert brightness < 60 if look == "dark" else brightness > 200
         add(page, [*images_of(gels)[:5], tmp_path / "letter.png"], 6)
+        page.on("dialog", lambda dialog: dialog.accept())
         page.locator(".card select").first.select_option("not_gel")
         page.set_input_files("#files", images_of(gels)[:1])  # again
         page.locator(".notice").wait_for()
@@ -307,6 +348,7 @@ def test_nothing_overlaps_or_is_cut_off(browser: Browser, server: Server, gels: 
         look_at(page, f"{look}-detail", 18, tmp_path)
         page.keyboard.press("Escape")
         page.click("#about-open")
+        assert page.locator("#about-card td").count() > 4
         look_at(page, f"{look}-about", 3, tmp_path)
         page.keyboard.press("Escape")
         page.select_option("#model", "cells")

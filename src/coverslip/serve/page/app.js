@@ -1,6 +1,7 @@
 // The page: what is there (records), what is shown (filter, order, thresholds), and what people do.
 
 import * as api from "./api.js";
+import { cardElements } from "./card.js";
 import { element, makeCard, placeMarks, showCard } from "./cards.js";
 import { Detail } from "./detail.js";
 import { asSamples, chosenFiles, droppedFiles, withoutOthers } from "./files.js";
@@ -18,14 +19,17 @@ const page = {
   thresholds: null,
   limit: PAGE,
   shown: [],
+  unsaved: false, // whether something was corrected or checked since the table was downloaded
   labelsOf: (record) => record.corrected ?? record.decided,
   correct(record, labels) {
     record.corrected = labels && same(labels, record.decided) ? null : labels;
     record.checked = labels !== null;
+    page.unsaved = true;
     refresh([record]);
   },
   check(record, whether) {
     record.checked = whether;
+    page.unsaved = true;
     refresh([record]);
   },
   step(record, by) {
@@ -223,7 +227,7 @@ async function chooseModel(name) {
   page.model = await api.describe(name);
   page.thresholds = ownThresholds(page.model);
   const { model } = page;
-  at("about-card").textContent = model.card || "There is no model card in the bundle.";
+  at("about-card").replaceChildren(...cardElements(model.card || "There is no model card in the bundle."));
   at("about-open").hidden = false;
   const size = `${model.size[0]} × ${model.size[1]} pixels`;
   const parts = model.files.length ? ` A sample is one file a channel, <name>_<channel>: ${model.files.join(", ")}.` : "";
@@ -241,10 +245,14 @@ function forget() {
   page.records = [];
   page.shown = [];
   page.limit = PAGE;
+  page.unsaved = false;
   at("cards").replaceChildren();
   at("notices").replaceChildren();
   refresh();
 }
+
+/** Ask before corrections are lost that no table holds. */
+const mayForget = () => !page.unsaved || confirm("You corrected or checked images, and have not downloaded the table since. Go on, and lose that?");
 
 async function start() {
   const words = { starting: "opening the models …", away: "no connection to the server", stopping: "the server is stopping" };
@@ -294,9 +302,12 @@ function listen() {
   at("threshold-reset").addEventListener("click", () => { page.thresholds = ownThresholds(page.model); decideAgain(); });
   at("stop").addEventListener("click", () => { for (const record of sender.stop()) Object.assign(record, { error: "stopped", failed: true }); refresh(); });
   at("retry").addEventListener("click", () => { at("notices").replaceChildren(); sender.add(page.model, page.records.filter((record) => record.failed)); refresh(); });
-  at("clear").addEventListener("click", forget);
+  at("clear").addEventListener("click", () => { if (mayForget()) forget(); });
   at("download").addEventListener("click", download);
-  at("model").addEventListener("change", (event) => chooseModel(event.target.value).catch(tell));
+  at("model").addEventListener("change", (event) => {
+    if (mayForget()) chooseModel(event.target.value).catch(tell);
+    else event.target.value = page.model.name;
+  });
   at("about-open").addEventListener("click", () => at("about").showModal());
   at("cards").addEventListener("keydown", walkCards);
   for (const button of document.querySelectorAll("[data-close]")) button.addEventListener("click", () => button.closest("dialog").close());
@@ -329,6 +340,7 @@ function download() {
   const address = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
   element("a", { href: address, download: `${page.model.name}-labels.csv` }).click();
   setTimeout(() => URL.revokeObjectURL(address), 10_000);
+  page.unsaved = false;
   notice(`${kept} rows written${left ? `; ${left} left out (without a label, not read, or not checked)` : ""}.`, "note");
 }
 
@@ -344,7 +356,7 @@ const tell = (error) => notice(error instanceof api.Trouble ? error.message : `t
 
 window.addEventListener("unhandledrejection", (event) => tell(event.reason));
 window.addEventListener("error", (event) => tell(event.error ?? new Error(event.message)));
-window.addEventListener("beforeunload", (event) => { if (page.records.some((record) => record.checked)) event.preventDefault(); });
+window.addEventListener("beforeunload", (event) => { if (page.unsaved) event.preventDefault(); });
 api.onTokenNeeded(askToken);
 listen();
 start().catch(tell);

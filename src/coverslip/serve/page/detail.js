@@ -5,7 +5,7 @@ import { bars, element, verdict } from "./cards.js";
 import { isShown } from "./files.js";
 import { doubt } from "./rules.js";
 
-const DOUBTS = { score: "another label is nearly as likely", unlike: "the image is unlike all training images" };
+const DOUBTS = { score: "no label, or more than one, is likely enough", unlike: "the image is unlike all training images" };
 
 const at = (id) => document.getElementById(id);
 
