@@ -21,7 +21,7 @@ from coverslip.evaluation.frames import label_texts
 from coverslip.structures import Task
 from servers import Server
 
-from .conftest import TINY, Cli, images_of
+from .conftest import SMALL, TINY, Cli, images_of
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Dialog, Page
@@ -262,7 +262,7 @@ def test_the_card_is_shown_as_text_for_people(page: Page) -> None:
     ]  # fmt: skip
 
 
-def test_samples_of_four_files_with_several_labels(page: Page, cells: Path) -> None:
+def test_samples_of_four_files_with_several_labels(page: Page, cli: Cli, cell_run: Path, cells: Path, tmp_path: Path) -> None:
     page.select_option("#model", "cells")
     page.locator("#hint", has_text="red, green, blue, yellow").wait_for()
     add(page, [cells / "images"], 24, "#folder")
@@ -281,9 +281,18 @@ def test_samples_of_four_files_with_several_labels(page: Page, cells: Path) -> N
     assert labels(page)[0] == f"{wanted[2]} + {wanted[4]}"
     with page.expect_download() as waiting:
         page.click("#download")
-    found = pd.read_csv(waiting.value.path(), keep_default_na=False)
+    table = cells / "cells-labels.csv"
+    waiting.value.save_as(table)
+    found = pd.read_csv(table, keep_default_na=False)
     assert found["label"][0] == f"{wanted[2]}|{wanted[4]}"
     assert len(found) == 24
+    settings = dict(text.split("=", 1) for text in SMALL[2:] if text != "-s" and not text.startswith("split.group"))
+    settings |= {"model.weights": str(cell_run), "training.epochs": "1", "data.allow_empty": "true"}
+    settings |= {"data.image": "{image}_{channel}.png", "data.labels": "label", "data.separator": '"|"'}
+    words = [word for key, value in settings.items() for word in ("-s", f"{key}={value}")]
+    done = cli("train", table, *SMALL[:2], *words, "--out", tmp_path / "next")
+    assert done.status == 0, done.err
+    assert f"backbone weights: {cell_run}" in done.err
 
 
 def test_another_model_looks_at_the_same_images(page: Page, gels: Path) -> None:
