@@ -20,6 +20,7 @@ from PIL import Image
 
 from coverslip.experiment import run
 from coverslip.runtime import to_json
+from coverslip.serve.models import name_bundles
 from coverslip.start import begin
 from coverslip.storage import ENDPOINT, PATIENCE, TIMEOUT, URL, listing, read, upload_folder
 from flow.conftest import TINY, Cli, kill_at

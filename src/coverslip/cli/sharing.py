@@ -27,6 +27,12 @@ def export(
     data: Annotated[str | None, typer.Option("--data", help="A labelled set that the model has not seen: compared on it, too.")] = None,
     quantise: Annotated[bool, typer.Option("--quantise", help="Write it in 8 bits, too, and measure on --data what that costs.")] = False,
     depth: Annotated[int | None, typer.Option("--depth", help="Bits of the pixels that go in, 8 or 16; the model's own otherwise.")] = None,
+    author: Annotated[
+        list[str] | None, typer.Option("--author", help="Who made the model, in a bioimage.io package (repeat for several).")
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option("--licence", metavar="SPDX", help="Under which others may use the package, such as CC-BY-4.0.")
+    ] = None,
     settings: Settings = None,
     endpoint: Endpoint = None,
 ) -> None:
@@ -35,8 +41,9 @@ def export(
 
     with progress_bar() as progress:
         made = export_bundle(
-            bundle, form, out_file, check=check or [], data=data, settings=settings or [], quantise=quantise, depth=depth, progress=progress
-        )
+            bundle, form, out_file, check=check or [], data=data, settings=settings or [], quantise=quantise, depth=depth,
+            authors=author or [], licence=licence, progress=progress,
+        )  # fmt: skip
     for note in made.notes:
         err.print(f"note: {note}", markup=False)
     parity = made.parity

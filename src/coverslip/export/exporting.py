@@ -15,13 +15,14 @@ from coverslip.data.decoding import PixelArray
 from coverslip.data.images import to_colour
 from coverslip.data.inputs import list_samples
 from coverslip.errors import ExportError, InputError
-from coverslip.export.bioimageio import packaged_graph, write_package
+from coverslip.export.bioimageio import Credits, packaged_graph, write_package
 from coverslip.export.openvino_files import write_openvino
 from coverslip.export.parity import Parity, Score, as_graph_takes, compare_with_torch, decoded, depth_of
 from coverslip.export.quantising import Cost, calibration_rows, cost_of, quantised
 from coverslip.graphs import raw_graph
 from coverslip.inference.onnx_runtime import open_session, run_session
 from coverslip.inference.openvino_runtime import compile_model
+from coverslip.models.licences import SPDX
 from coverslip.predict import Judged, Model
 from coverslip.runtime import Progress, cpu_count, hash_file, no_progress, package_versions, write_json, writing
 from coverslip.storage import Place, output_file
@@ -66,6 +67,8 @@ def export_bundle(
     settings: Sequence[str] = (),
     quantise: bool = False,
     depth: int | None = None,
+    authors: Sequence[str] = (),
+    licence: str | None = None,
     progress: Progress = no_progress,
 ) -> Exported:
     """Write a model for other programs, once it has been proven to give torch's scores there.
@@ -81,16 +84,20 @@ def export_bundle(
         settings: `data.*` and `split.group` keys for `data`.
         quantise: write the network in 8 bits, too, as `<name>-int8`.
         depth: bits of the pixels that the graph takes, 8 or 16; those that the model keeps when None.
+        authors: names that a bioimage.io package gives as its authors.
+        licence: the SPDX identifier under which others may use the package; that of the backbone's weights when None.
         progress: told about long work.
 
     Raises:
         MissingExtraError: the extra `export` or `openvino` is not installed.
         ExportError: the model cannot be written in this form, or gives other scores there: then nothing is written.
-        InputError: a wrong ending, or `quantise` without `data`.
+        InputError: a wrong ending, `quantise` without `data`, authors or a licence of other files than packages.
     """
-    target = as_place(out)
+    if form != "bioimageio" and (authors or licence):
+        raise InputError("--author and --licence stand in packages: say --format bioimageio")
+    said, target = Credits.of(authors, licence), as_place(out)
     with output_file(target) as file:
-        made = _export(bundle, form, file, check, data, settings, quantise=quantise, depth=depth, progress=progress)
+        made = _export(bundle, form, file, check, data, settings, said, quantise=quantise, depth=depth, progress=progress)
     if isinstance(target, Path):
         return made
     small = None if made.small is None else (target.parent / made.small[0].name, made.small[1])
@@ -98,32 +105,30 @@ def export_bundle(
 
 
 def _export(
-    bundle: str | Path, form: Format, out: Path, check: Sequence[str | Path], data: str | Path | None, settings: Sequence[str], *,
-    quantise: bool, depth: int | None, progress: Progress,
+    bundle: str | Path, form: Format, out: Path, check: Sequence[str | Path], data: str | Path | None, settings: Sequence[str],
+    said: Credits, *, quantise: bool, depth: int | None, progress: Progress,
 ) -> Exported:  # fmt: skip
     place = _place(out, form)
-    if quantise and (data is None or form == "bioimageio"):
-        raise InputError(
-            "--quantise measures what 8 bits cost: say --data with a labelled set"
-            if data is None
-            else "--quantise goes with --format onnx or openvino; a bioimage.io package holds the model in float32"
-        )
+    if quantise and data is None:
+        raise InputError("--quantise measures what 8 bits cost: say --data with a labelled set")
     model = Model(bundle, device="cpu", runtime="torch")
+    said = said if said.licence else replace(said, licence=SPDX.get((model.bundle.provenance.get("licence") or "").casefold(), ""))
     bits = depth_of(model.bundle, depth)
     judged = model.judge(data, progress, parse_overrides(settings)) if data is not None else None
     samples = [*_sample_files(model), *_more(model, check), *(judged.table.samples if judged else [])]
     graph = raw_graph(model.bundle, bits)
     with writing(place) as temporary:
-        _write(form, model, graph, bits, temporary)
+        _write(form, model, graph.SerializeToString(), bits, temporary, said)
         parity = compare_with_torch(_scorer(form, temporary), model.bundle, samples, bits, progress).demand(place.name)
         if form == "openvino":
             _move_weights(temporary, place)
     small = None
     if quantise and judged is not None:
-        small = _small(form, model, graph, bits, place, judged)
+        small = _small(form, model, graph, bits, place, judged, said)
     _remember(model.folder, form, place, parity, small)
     left = f"{parity.left_out} images were not compared: they cannot be read, or have more than {bits} bits a pixel"
-    return Exported(place, parity, small, (left,) if parity.left_out else ())
+    notes = (left if parity.left_out else "", said.missing if form == "bioimageio" else "")
+    return Exported(place, parity, small, tuple(note for note in notes if note))
 
 
 def _place(out: Path, form: Format) -> Path:
@@ -149,15 +154,17 @@ def _more(model: Model, check: Sequence[str | Path]) -> list[tuple[File, ...]]:
     return list_samples(check, model.data_config())[0] if check else []
 
 
-def _write(form: Format, model: Model, graph: onnx.ModelProto, depth: int, temporary: Path) -> None:
+def _write(form: Format, model: Model, graph: bytes, depth: int, temporary: Path, said: Credits) -> None:
     if form == "onnx":
-        temporary.write_bytes(graph.SerializeToString())
+        temporary.write_bytes(graph)
     elif form == "openvino":
-        write_openvino(graph.SerializeToString(), temporary)
+        write_openvino(graph, temporary)
     else:
-        card = (model.folder / "README.md").read_text(encoding="utf-8")
-        licence = model.bundle.provenance.get("licence")
-        write_package(temporary, model.bundle, graph.SerializeToString(), card, _test_image(model, depth), licence)
+        write_package(temporary, model.bundle, graph, _card(model), _test_image(model, depth), said)
+
+
+def _card(model: Model) -> str:
+    return (model.folder / "README.md").read_text(encoding="utf-8")
 
 
 def _test_image(model: Model, depth: int) -> tuple[PixelArray, FloatArray]:
@@ -186,7 +193,9 @@ def _move_weights(temporary: Path, place: Path) -> None:
     temporary.with_suffix(".bin").replace(place.with_suffix(".bin"))
 
 
-def _small(form: Format, model: Model, graph: onnx.ModelProto, depth: int, place: Path, judged: Judged) -> tuple[Path, Cost]:
+def _small(
+    form: Format, model: Model, graph: onnx.ModelProto, depth: int, place: Path, judged: Judged, said: Credits
+) -> tuple[Path, Cost]:
     """Write the network in 8 bits, and measure what that costs."""
     predictions, table = judged.predictions, judged.table
     rows = calibration_rows(len(table))
@@ -198,9 +207,14 @@ def _small(form: Format, model: Model, graph: onnx.ModelProto, depth: int, place
         sizes = (file.stat().st_size, graph.ByteSize())
         if form == "openvino":
             write_openvino(file, temporary)
-        cost = cost_of(_scorer(form, temporary), model.bundle, table, predictions, rows, depth, sizes)
+        score = _scorer("openvino" if form == "openvino" else "onnx", temporary if form == "openvino" else file)
+        cost = cost_of(score, model.bundle, table, predictions, rows, depth, sizes)
         if form == "openvino":
             _move_weights(temporary, small)
+        elif form == "bioimageio":
+            image = _test_image(model, depth)[0]
+            card = f"{_card(model)}\n## In 8 bits\n\nThe network of this package is computed in 8 bits. {cost.sentence}.\n"
+            write_package(temporary, model.bundle, file.read_bytes(), card, (image, score(image)), said, coarse=True)
     return small, cost
 
 

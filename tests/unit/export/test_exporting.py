@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -121,15 +122,45 @@ def test_openvino_files_give_the_scores(bundles: dict[str, Path], tmp_path: Path
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_bioimageio_package_validates_and_runs(bundles: dict[str, Path], tmp_path: Path) -> None:
-    checked = 0
-    for kind in ("channels", "several labels"):
-        made = export_bundle(bundles[kind], "bioimageio", tmp_path / f"{checked}.zip")
-        summary = load_description_and_validate_format_only(made.path)
-        assert summary.status == "valid-format", summary.format()
-        tested = check_model(made.path)
-        assert tested.status == "passed", tested.format()
-        checked += 1
-    assert checked == 2
+    said = {"channels": {}, "several labels": {"authors": ["Ada Lovelace"], "licence": "cc-by-4.0"}}
+    for kind, words in said.items():
+        made = export_bundle(bundles[kind], "bioimageio", tmp_path / f"{kind}.zip", **words)  # type: ignore[arg-type]
+        valid(made.path)
+        assert bool(made.notes) is not bool(words), made.notes
+    assert "--author NAME and --licence SPDX" in export_bundle(bundles["channels"], "bioimageio", tmp_path / "channels.zip").notes[0]
+    found = described(tmp_path / "several labels.zip")
+    assert ([author["name"] for author in found["authors"]], found["license"]) == (["Ada Lovelace"], "CC-BY-4.0")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_package_in_8_bits_validates_and_says_what_it_costs(tmp_path: Path) -> None:
+    folder = saved("grey", tmp_path / "bundle")
+    for number, image in enumerate(images(n=18)):
+        place = tmp_path / "data" / "ab"[number % 2] / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[..., 0]).save(place)
+    made = export_bundle(folder, "bioimageio", tmp_path / "model.zip", data=tmp_path / "data", quantise=True)
+    assert made.small is not None
+    small, cost = made.small
+    assert small.name == "model-int8.zip"
+    valid(small)
+    assert "in 8 bits" in described(small)["description"]
+    with zipfile.ZipFile(small) as archive:
+        assert cost.sentence in archive.read("README.md").decode()
+        assert len(archive.read("model.onnx")) == cost.bytes[0]
+
+
+def valid(package: Path) -> None:
+    """Hold a package against the tools of bioimage.io, which run it, too."""
+    summary = load_description_and_validate_format_only(package)
+    assert summary.status == "valid-format", summary.format()
+    tested = check_model(package)
+    assert tested.status == "passed", tested.format()
+
+
+def described(package: Path) -> Any:
+    with zipfile.ZipFile(package) as archive:
+        return json.loads(archive.read("rdf.yaml"))
 
 
 def test_a_graph_that_gives_other_scores_is_refused(bundles: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,3 +183,11 @@ def test_wrong_endings_and_a_quantised_model_without_labels(bundles: dict[str, P
         export_bundle(bundles["grey"], "openvino", tmp_path / "model.onnx")
     with pytest.raises(InputError, match="say --data"):
         export_bundle(bundles["grey"], "onnx", tmp_path / "model.onnx", quantise=True)
+    for words, message in (
+        ({"form": "onnx", "authors": ["Ada"]}, "say --format bioimageio"),
+        ({"form": "bioimageio", "authors": ["a/b"]}, "the name of a person"),
+        ({"form": "bioimageio", "licence": "CC-BY"}, "Did you mean 'CC-BY-4.0'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            export_bundle(bundles["grey"], words.pop("form"), tmp_path / "model", **words)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
