@@ -43,6 +43,9 @@ WORTH_PREPARING = 1500
 LARGEST_DIFFERENCE = 1e-3
 """Of a probability, from that of torch in float32."""
 MEASURED_IMAGES = 16
+MEASURED_PIXELS = MEASURED_IMAGES * 256 * 256
+"""Of larger images fewer are measured, down to `FEWEST_MEASURED`: a pass over 16 of 512x512 with 8 test-time copies takes a minute."""
+FEWEST_MEASURED = 4
 MEASURED_SECONDS = 0.5
 NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}
 """Packages of each engine and of the graph that it runs."""
@@ -149,7 +152,8 @@ class Runtimes:
             )
 
     def _probe(self) -> PixelArray:
-        return images_between(sample_pixels(self.bundle, self.folder), MEASURED_IMAGES)
+        height, width, _ = self.bundle.network.geometry.shape
+        return images_between(sample_pixels(self.bundle, self.folder), measured_images(height * width))
 
     # The cache
 
@@ -183,6 +187,15 @@ class Runtimes:
 def in_bfloat16(bundle: Bundle) -> Bundle:
     """The same model, computing in bfloat16."""
     return replace(bundle, network=replace(bundle.network, precision="bf16", _folded=None, _folded_backbone=None))
+
+
+def measured_images(pixels: int) -> int:
+    """How many images of so many pixels each are measured.
+
+    >>> measured_images(224 * 224), measured_images(320 * 320), measured_images(1024 * 1024)
+    (16, 10, 4)
+    """
+    return max(FEWEST_MEASURED, min(MEASURED_IMAGES, MEASURED_PIXELS // pixels))
 
 
 def images_between(pixels: PixelArray, count: int) -> PixelArray:

@@ -18,6 +18,8 @@ from coverslip.structures import FloatArray
 EXTRA = "export"
 IMAGES_A_CALL = 4
 """Images that one thread takes through the network at a time: few, so that what a layer makes of them stays in the processor's cache."""
+PIXELS_A_CALL = IMAGES_A_CALL * 224 * 224
+"""Of larger images fewer are taken, down to one: a layer of a large one, in each of its test-time copies, holds hundreds of MB."""
 
 
 def open_session(graph: Path | bytes, threads: int) -> Any:
@@ -48,6 +50,15 @@ def _run(session: Any, pixels: npt.NDArray[Any]) -> tuple[FloatArray, Vectors | 
     return np.asarray(scores, dtype=np.float64), features[0] if features else None
 
 
+def images_a_call(images: int, pixels: int) -> int:
+    """How many images of so many pixels each a thread takes at a time.
+
+    >>> images_a_call(100, 224 * 224), images_a_call(100, 512 * 512), images_a_call(1, 32 * 32)
+    (4, 1, 1)
+    """
+    return max(1, min(IMAGES_A_CALL, PIXELS_A_CALL // pixels, -(-images // cpu_count())))
+
+
 class OnnxRuntime:
     """A graph of stored pixels: each core takes some images through the whole network."""
 
@@ -64,7 +75,7 @@ class OnnxRuntime:
 
     def scores_and_features(self, pixels: PixelArray) -> tuple[FloatArray, Vectors | None]:
         """The same, and float32 (n, features) where the graph gives them."""
-        size = max(1, min(IMAGES_A_CALL, -(-len(pixels) // cpu_count())))
+        size = images_a_call(len(pixels), pixels.shape[1] * pixels.shape[2])
         parts = [pixels[start : start + size] for start in range(0, len(pixels), size)] or [pixels]
         found = list(self._pool.map(lambda part: _run(self._session, part), parts))
         features = [vectors for _, vectors in found if vectors is not None]
