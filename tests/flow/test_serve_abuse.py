@@ -417,6 +417,16 @@ def start(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM that a process could answer")
+def test_a_signal_while_the_models_are_opened_ends_the_server_at_once(gel_run: Path) -> None:
+    with coverslip_server(*(f"m{number}={gel_run}" for number in range(40)), ready=False) as server:
+        assert server.get("/health").json()["status"] == "starting"
+        server.process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        assert server.process.wait(timeout=20) == 0
+        assert time.monotonic() - began < 5
+
+
 def test_a_damaged_bundle_ends_the_server(gel_run: Path, tmp_path: Path) -> None:
     shutil.copytree(gel_run / "bundle", tmp_path / "damaged")
     weights = tmp_path / "damaged" / "model.safetensors"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Literal
 
 import typer
@@ -44,9 +45,13 @@ def serve(
         out.file.flush()
         err.print("opening the models ...")
 
-    run(
+    ended = run(
         bundles, host=host, port=port, token=token, device=device, runtime=runtime, announce=announce,
         when_ready=lambda: err.print("ready; Ctrl+C stops, after what was accepted is done"), body_bytes=round(body * 1e6),
         uploads_bytes=round(uploads * 1e6), images=images, pixels=round(pixels * 1e6), queue=queue, connections=connections,
         upload_seconds=upload_seconds, seconds=seconds,
     )  # fmt: skip
+    if not ended:  # Python would wait for the model that is being opened, which can take minutes
+        out.file.flush()
+        err.file.flush()
+        os._exit(0)

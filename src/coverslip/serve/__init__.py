@@ -24,8 +24,8 @@ def serve(
     announce: Callable[[str], None] = lambda line: None,
     when_ready: Callable[[], None] = lambda: None,
     **limits: float,
-) -> None:
-    """Serve bundles until a signal says stop.
+) -> bool:
+    """Serve bundles until a signal says stop; gives whether all threads have ended (see `coverslip.serve.server.run_server`).
 
     Args:
         bundles: `BUNDLE` or `NAME=BUNDLE`, each a bundle or a run folder.
@@ -50,6 +50,6 @@ def serve(
 
     named = name_bundles(bundles)
     bounds = Limits(**limits)  # type: ignore[arg-type]
-    run_server(
+    return run_server(
         named, host=host, port=port, token=token, device=device, runtime=runtime, limits=bounds, announce=announce, when_ready=when_ready
     )

@@ -99,8 +99,10 @@ def run_server(
     limits: Limits,
     announce: Callable[[str], None],
     when_ready: Callable[[], None],
-) -> None:
+) -> bool:
     """Serve until a signal says stop; what was accepted by then is finished.
+
+    A signal that comes while the models are being opened ends it at once, although a thread is still at it.
 
     Args:
         bundles: name → bundle folder.
@@ -112,6 +114,9 @@ def run_server(
         limits: what is accepted.
         announce: told the address once the server listens.
         when_ready: called once all models are open.
+
+    Returns:
+        Whether all threads have ended; Python waits for the others before the process can.
 
     Raises:
         ConfigError: a token is needed, limits contradict each other, or the address is taken.
@@ -125,7 +130,7 @@ def run_server(
     def opened() -> None:
         if service.failure is not None:
             server.should_exit = True
-        else:
+        elif service.ready:
             when_ready()
 
     config = uvicorn.Config(
@@ -140,6 +145,7 @@ def run_server(
         server.run(sockets=[listener])
     if service.failure is not None:
         raise service.failure
+    return not service.abandoned
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -36,6 +36,12 @@ class Service:
         device: `auto`, `cpu` or `gpu`.
         runtime: `torch`, `onnx`, `openvino`, or `auto` for the fastest on this machine.
         limits: what is accepted.
+
+    Attributes:
+        ready: whether all models are open.
+        stopping: whether it is to end.
+        failure: why a model could not be opened.
+        abandoned: whether it ended while a model was being opened, by a thread that cannot be interrupted.
     """
 
     def __init__(self, bundles: Mapping[str, Path], device: str, runtime: RuntimeName, limits: Limits) -> None:
@@ -46,9 +52,11 @@ class Service:
         self.failure: BaseException | None = None
         self.ready = False
         self.stopping = False
+        self.abandoned = False
         self._bundles = dict(bundles)
         self._device = device
         self._runtime: RuntimeName = runtime
+        self._opening: Future[None] | None = None
         self._worker = Worker(limits.queue, cpu_count(), self.metrics.observe_batch)
         self.metrics.watch("coverslip_ready", "Whether all models are open: 1 or 0.", lambda: float(self.ready))
         self.metrics.watch("coverslip_queue_images", "Samples that wait or are worked on.", lambda: float(self._worker.held))
@@ -59,19 +67,24 @@ class Service:
 
         def note(opening: Future[None]) -> None:
             self.failure = opening.exception()
-            self.ready = self.failure is None
+            self.ready = self.failure is None and not self.stopping
             when_done()
 
-        self._worker.call(self._open).add_done_callback(note)
+        self._opening = self._worker.call(self._open)
+        self._opening.add_done_callback(note)
 
     def _open(self) -> None:
         for name, folder in self._bundles.items():
+            if self.stopping:
+                return
             self.models.add(open_model(name, folder, self._device, self._runtime, self.limits))
 
     def close(self) -> None:
-        """Finish what was accepted, then end the threads."""
+        """Finish what was accepted, then end the threads. Until the models are open nothing was accepted, and nothing is waited for."""
         self.stopping = True
-        self._worker.close()
+        self.abandoned = self._opening is not None and not self._opening.done()
+        if not self.abandoned:
+            self._worker.close()
 
     def find(self, name: str | None) -> Served:
         """The model that a request is for.
