@@ -26,6 +26,8 @@ PARTS = {
 }
 MARKS = {"uncertain": "marked", "wrong_unmarked": "wrong and not marked", "right_unmarked": "right, of those not marked,"}
 """Shares of a card that say what the marks `uncertain` are worth."""
+TITLED, SOME = 6, 3
+"""Most classes that a title names all, and how many it names of more."""
 FEW = 20
 """Training images of a class below which the card warns."""
 
@@ -58,7 +60,9 @@ def _head(bundle: Bundle) -> Iterator[str]:
 
 def _what(bundle: Bundle) -> Iterator[str]:
     provenance, geometry = bundle.provenance, bundle.network.geometry
-    yield f"# {', '.join(bundle.classes)}"
+    named = bundle.classes if len(bundle.classes) <= TITLED else bundle.classes[:SOME]
+    more = f" and {len(bundle.classes) - SOME} more" if len(bundle.classes) > TITLED else ""
+    yield f"# {', '.join(named)}{more}"
     yield ""
     yield f"A {bundle.task} image classifier, {provenance['backbone']}, made with coverslip."
     yield ""

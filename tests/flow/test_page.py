@@ -295,6 +295,29 @@ def test_samples_of_four_files_with_several_labels(page: Page, cli: Cli, cell_ru
     assert f"backbone weights: {cell_run}" in done.err
 
 
+def test_a_card_shows_its_labels_first_and_some_of_many(page: Page) -> None:
+    """Where each class has a threshold of its own, a label need not have one of the highest probabilities."""
+    found = page.evaluate(
+        """async () => {
+          const { makeCard, showCard } = await import("/page/cards.js");
+          const classes = ["a", "b", "c", "d", "e", "f", "g"];
+          const model = { task: "multilabel", classes, thresholds: { values: {} } };
+          const probabilities = Object.fromEntries(classes.map((name, place) => [name, 0.9 - place / 10]));
+          return [["g", "e"], classes, []].map((labels) => {
+            const card = makeCard({}, model, {});
+            showCard(card, { name: "x", prediction: { probabilities } }, model, labels);
+            const texts = (words) => [...card.querySelectorAll(words)].map((one) => one.textContent);
+            return [texts(".verdict span"), texts(".bars .class")];
+          });
+        }"""
+    )
+    assert found == [
+        [["g", "e"], ["e", "g", "a"]],
+        [["a", "b", "c", "d", "e", "and 2 more"], ["a", "b", "c", "d", "e"]],
+        [["no label"], ["a", "b", "c"]],
+    ]
+
+
 def test_another_model_looks_at_the_same_images(page: Page, gels: Path) -> None:
     add(page, images_of(gels)[:2], 2)
     page.select_option("#model", "cells")

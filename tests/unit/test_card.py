@@ -65,6 +65,15 @@ def test_several_labels_have_a_threshold_each() -> None:
     assert "It was not judged on images that had no part in making it." in text
 
 
+def test_a_title_names_some_of_many_classes() -> None:
+    made = described("colour")
+    assert "\n# a, b, c\n" in model_card(made, METRICS)
+    made.classes = tuple("abcdefgh")
+    text = model_card(made, METRICS)
+    assert "\n# a, b, c and 5 more\n" in text
+    assert "- Classes: a, b, c, d, e, f, g, h\n" in text
+
+
 def test_a_card_says_what_the_marks_are_worth() -> None:
     made = described("grey")
     made.decision = replace(made.decision, conformal=Conformal(0.9, 40, 0.2))

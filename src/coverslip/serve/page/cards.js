@@ -2,7 +2,8 @@
 
 import { doubt, ranked } from "./rules.js";
 
-const BARS = 3;
+const BARS = 3; // of a card, and more where more labels are said
+const SAID = 5; // labels that a card names, at most
 
 export function element(tag, properties = {}, ...children) {
   const made = Object.assign(document.createElement(tag), properties);
@@ -37,11 +38,13 @@ export function placeMarks(model, values) {
   for (const [name, value] of Object.entries(values)) document.documentElement.style.setProperty(variable(model, name), value);
 }
 
-/** The words of a verdict: labels, and what else is to be known. */
-export function verdict(record, labels) {
+/** The words of a verdict: labels, at most so many, and what else is to be known. */
+export function verdict(record, labels, most = Infinity) {
   if (record.error) return [element("span", { className: "badge stop", textContent: "not read" })];
   if (!record.prediction) return [element("span", { className: "badge", textContent: "waiting" })];
-  const shown = labels.length ? labels.map((name) => element("span", { className: "label", textContent: name })) : [element("span", { className: "label none", textContent: "no label" })];
+  const shown = labels.slice(0, most).map((name) => element("span", { className: "label", textContent: name }));
+  if (!labels.length) shown.push(element("span", { className: "label none", textContent: "no label" }));
+  if (labels.length > most) shown.push(element("span", { className: "badge", textContent: `and ${labels.length - most} more`, title: labels.slice(most).join(", ") }));
   if (record.corrected) shown.push(element("span", { className: "badge", textContent: "corrected" }));
   else if (record.checked) shown.push(element("span", { className: "badge", textContent: "checked" }));
   const why = doubt(record.prediction);
@@ -81,14 +84,21 @@ export function showCard(card, record, model, labels) {
     parts.image.hidden = false;
   }
   card.classList.toggle("failed", Boolean(record.error));
-  parts.verdict.replaceChildren(...verdict(record, labels));
+  parts.verdict.replaceChildren(...verdict(record, labels, SAID));
   parts.error.hidden = !record.error;
   parts.error.textContent = record.error ?? "";
   const prediction = record.prediction;
-  parts.bars.replaceChildren(...(prediction ? bars(model, ranked(model, prediction).slice(0, BARS), prediction.probabilities, labels) : []));
+  parts.bars.replaceChildren(...(prediction ? bars(model, mostTelling(model, prediction, labels), prediction.probabilities, labels) : []));
   parts.correct.hidden = !prediction;
   const choice = parts.correct.querySelector("select");
   if (choice) choice.value = record.corrected ? record.corrected[0] ?? "" : "";
+}
+
+/** The classes whose bars a card shows: first the labels, then those that come next. */
+function mostTelling(model, prediction, labels) {
+  const order = ranked(model, prediction);
+  const said = order.filter((name) => labels.includes(name));
+  return [...said, ...order.filter((name) => !labels.includes(name))].slice(0, Math.max(BARS, Math.min(said.length, SAID)));
 }
 
 function correctChoice(record, model, act) {
