@@ -122,6 +122,23 @@ def test_files_that_are_dropped(page: Page, gels: Path) -> None:
     assert names(page) == [name for name, _ in data]
 
 
+def test_a_folder_that_is_dropped(page: Page, gels: Path, tmp_path: Path) -> None:
+    """From the desktop, as the browser itself is told of it, with folders inside and files that are no images."""
+    chosen = {f"new/{path.parent.name}/{path.name}": path for path in images_of(gels)[::10]}
+    for name, path in chosen.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(path.read_bytes())
+    (tmp_path / "new" / "notes.txt").write_text("Monday")
+    (tmp_path / "new" / "gel" / ".hidden.png").write_text("nothing")
+    desktop = page.context.new_cdp_session(page)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        data = {"items": [], "files": [str(tmp_path / "new")], "dragOperationsMask": 1}
+        desktop.send("Input.dispatchDragEvent", {"type": kind, "x": 400, "y": 300, "data": data})
+    page.locator(".card .label").nth(len(chosen) - 1).wait_for()
+    assert sorted(page.locator(".card .name").all_text_contents()) == sorted(chosen)
+    assert "2 files are no images" in page.locator(".notice").text_content()
+
+
 def test_a_tiff_of_16_bit_is_shown(page: Page, gels: Path, tmp_path: Path) -> None:
     with Image.open(images_of(gels)[0]) as image:
         grey = image.convert("L")
