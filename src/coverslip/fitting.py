@@ -92,6 +92,7 @@ class Fits:
             self.config.model,
             channels=len(self.data.geometry.channels),
             classes=len(self.columns[group]),
+            names=[self.data.table.classes[column] for column in self.columns[group]],
             size=self.data.geometry.size,
             seed=derived_seed("weights", self.config.training.seed, *([group] if group else [])),
         )

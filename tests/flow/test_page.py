@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 from collections.abc import Iterator
 from importlib.resources import files as resources
@@ -232,11 +233,12 @@ def test_the_corrected_table_is_the_next_training_set(page: Page, cli: Cli, gel_
     assert len(found) == 40
     assert (found["corrected"] == "yes").sum() == corrected
     assert all(truth[Path(row.image).name] == row.label for row in found.itertuples())
-    own = ["training.epochs=1", "training.regime=finetune", f"model.weights={gel_run}"]
+    own = ["training.epochs=1", "training.regime=finetune", f"model.weights={gel_run}", "data.positive=gel"]  # which then comes last
     small = [text for text in TINY if text != "-s" and not text.startswith(("training.", "model.weights"))]
     done = cli("train", table, "--recipe", "quick", *[word for text in [*small, *own] for word in ("-s", text)], "--out", tmp_path / "next")
     assert done.status == 0, done.err
-    assert (tmp_path / "next" / "bundle" / "model.json").exists()
+    assert json.loads((tmp_path / "next" / "bundle" / "model.json").read_text())["classes"] == ["not_gel", "gel"]
+    assert "class by class: not_gel, gel" in (tmp_path / "next" / "environment.json").read_text()
 
 
 def test_corrections_are_not_lost_without_a_question(page: Page, gels: Path) -> None:

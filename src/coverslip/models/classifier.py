@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -45,11 +45,11 @@ class Classifier(nn.Module):
         return logits.float()
 
 
-def build_classifier(config: ModelConfig, *, channels: int, classes: int, size: Size, seed: int) -> Classifier:
+def build_classifier(config: ModelConfig, *, channels: int, classes: int, size: Size, seed: int, names: Sequence[str] = ()) -> Classifier:
     """The classifier that a config asks for, in training mode on the CPU.
 
     What is not learned yet is random from `seed`; torch's global generator is left as it was. Going on from a bundle
-    takes its backbone, and its head when all shapes agree; `notes` says which.
+    takes its backbone, and its head: class by class where their names are known, else when all shapes agree; `notes` says which.
 
     Args:
         config: backbone, weights, head.
@@ -57,12 +57,13 @@ def build_classifier(config: ModelConfig, *, channels: int, classes: int, size: 
         classes: number of scores, 1 or more.
         size: (height, width) of the input, in pixels.
         seed: of the random weights.
+        names: of the classes, in the order of the scores.
 
     Raises:
         ConfigError: an unknown backbone, or one that cannot take these arguments or this size.
         WeightsError: the weights are missing or do not fit.
     """
-    return _with_head(_build_backbone(config, channels, size, seed), config, channels, classes)
+    return _with_head(_build_backbone(config, channels, size, seed), config, channels, classes, names)
 
 
 @dataclass(frozen=True)
@@ -81,14 +82,14 @@ def _build_backbone(config: ModelConfig, channels: int, size: Size, seed: int) -
         return _Built(backbone, replace(weights, state={}) if weights else None, torch.get_rng_state())
 
 
-def _with_head(built: _Built, config: ModelConfig, channels: int, classes: int) -> Classifier:
+def _with_head(built: _Built, config: ModelConfig, channels: int, classes: int, names: Sequence[str]) -> Classifier:
     with seeded(0):
         torch.set_rng_state(built.generator)
         classifier = Classifier(built.backbone, config.head, classes)
     notes = (
         f"backbone weights: {built.backbone.weights}",
         *_first_layer_note(config, built.weights, channels),
-        *_go_on(classifier.head, built.weights),
+        *_go_on(classifier.head, built.weights, names),
     )
     classifier.notes = notes
     return classifier
@@ -106,7 +107,9 @@ class FrozenBackbones:
         self.every_row = every_row
         self._built: dict[str, _Built] = {}
 
-    def classifier(self, config: ModelConfig, *, channels: int, classes: int, size: Size, seed: int) -> Classifier:
+    def classifier(
+        self, config: ModelConfig, *, channels: int, classes: int, size: Size, seed: int, names: Sequence[str] = ()
+    ) -> Classifier:
         """What `build_classifier` gives, with a backbone that may be that of an earlier call: it must not be changed."""
         asked = config.model_copy(update={"head": "single", "class_groups": None})
         key = f"{asked.model_dump_json()} {channels} {size} {seed}"
@@ -114,7 +117,7 @@ class FrozenBackbones:
             while len(self._built) >= self.kept:
                 self._built.pop(next(iter(self._built)))
             self._built[key] = _build_backbone(config, channels, size, seed)
-        return _with_head(self._built[key], config, channels, classes)
+        return _with_head(self._built[key], config, channels, classes, names)
 
 
 def _first_layer_note(config: ModelConfig, weights: Weights | None, channels: int) -> tuple[str, ...]:
@@ -131,16 +134,42 @@ def _first_layer_note(config: ModelConfig, weights: Weights | None, channels: in
     return (f"first layer: {channels} channel{'s' if channels > 1 else ''}, filters learned on {planes} are {how}",)
 
 
-def _go_on(head: nn.Module, weights: Weights | None) -> tuple[str, ...]:
+def _go_on(head: nn.Module, weights: Weights | None, names: Sequence[str]) -> tuple[str, ...]:
     """Load the head of a bundle where it fits; a sentence on it, or nothing when there is no bundle."""
     if weights is None or not weights.head:
         return ()
-    problems = misfits(weights.head, head.state_dict())
+    state, known = dict(weights.head), weights.classes
+    shared = [name for name in names if name in known]
+    if names and known:
+        if not shared:
+            return (f"head: random, for {weights.source} told other classes apart: {', '.join(known)}",)
+        state = _by_class(state, known, head.state_dict(), names)
+    problems = misfits(state, head.state_dict())
     if problems:
         return (f"head: random, for that of {weights.source} is another one: {'; '.join(problems)}",)
-    head.load_state_dict(weights.head)
-    named = f", which told {', '.join(weights.classes)} apart, in this order" if weights.classes else ""
-    return (f"head: from {weights.source}{named}",)
+    head.load_state_dict(state)
+    if not names or not known:
+        named = f", which told {', '.join(known)} apart, in this order" if known else ""
+        return (f"head: from {weights.source}{named}",)
+    new, gone = [name for name in names if name not in known], [name for name in known if name not in names]
+    more = (f"; new, and random: {', '.join(new)}" if new else "") + (f"; not asked for any more: {', '.join(gone)}" if gone else "")
+    return (f"head: from {weights.source}, class by class: {', '.join(shared)}{more}",)
+
+
+def _by_class(state: State, known: Sequence[str], own: State, names: Sequence[str]) -> State:
+    """A head's weights with the rows of its last layer put in the order of other names; new classes keep the rows of `own`.
+
+    A head of another form is given back as it is: it will not fit.
+    """
+    last = list(own)[-2:]  # weight and bias
+    if any(name not in state or len(state[name]) != len(known) or state[name].shape[1:] != own[name].shape[1:] for name in last):
+        return state
+    to = [place for place, name in enumerate(names) if name in known]
+    rows = [list(known).index(names[place]) for place in to]
+    moved = {name: own[name].clone() for name in last}
+    for name in last:
+        moved[name][to] = state[name][rows].to(moved[name].dtype)
+    return {**state, **moved}
 
 
 def architecture_json(classifier: Classifier) -> dict[str, Any]:

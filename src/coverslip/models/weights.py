@@ -305,6 +305,8 @@ def _problem(path: Path) -> str:
 
 def _bundle_folder(path: Path) -> Path:
     folder = path / "bundle" if (path / "bundle").is_dir() else path
+    if (folder / "model.json").is_file() and (folder / "model-1.safetensors").is_file():
+        raise WeightsError(f"model.weights = {str(path)!r} holds a model for each of several class groups; name a bundle of a single model")
     absent = [name for name in ("model.json", "model.safetensors") if not (folder / name).is_file()]
     if absent:
         raise WeightsError(f"model.weights = {str(path)!r} is a folder without {' and '.join(absent)}: neither a bundle nor a run. {_WAYS}")

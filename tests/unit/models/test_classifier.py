@@ -89,6 +89,24 @@ def test_another_number_of_classes_takes_the_backbone_only(tmp_path: Path) -> No
     assert same(went_on.head, build(ModelConfig(backbone="small_30k", weights=str(tmp_path / "bundle")), classes=2, seed=8).head)
 
 
+def test_the_head_of_a_bundle_goes_on_class_by_class(tmp_path: Path) -> None:
+    """In whatever order the classes stand now: the positive class of a bundle comes last, and its corrected table knows nothing of that."""
+    trained = build(seed=7).eval()
+    save_bundle(tmp_path / "bundle", trained, ["c", "a", "b"])
+    config, images = ModelConfig(backbone="small_30k", weights=str(tmp_path / "bundle")), torch.randn(4, 1, 32, 32)
+    scores = dict(zip("cab", trained(images).T, strict=True))
+    for names, said in (("abc", "class by class: a, b, c"), ("bx", "b; new, and random: x; not asked for any more: c, a")):
+        went_on = build_classifier(config, channels=1, classes=len(names), size=(32, 32), seed=8, names=list(names)).eval()
+        found = dict(zip(names, went_on(images).T, strict=True))
+        for name in set(names) & set("abc"):
+            torch.testing.assert_close(found[name], scores[name])
+        assert said in went_on.notes[1]
+    strange = build_classifier(config, channels=1, classes=3, size=(32, 32), seed=8, names=["x", "y", "z"])
+    assert "told other classes apart" in strange.notes[1]
+    other = build_classifier(config.model_copy(update={"head": [8]}), channels=1, classes=3, size=(32, 32), seed=8, names=list("abc"))
+    assert "is another one" in other.notes[1]
+
+
 def test_a_grey_bundle_goes_on_with_three_channels(tmp_path: Path) -> None:
     trained = build(seed=7).eval()
     save_bundle(tmp_path / "bundle", trained, ["a", "b", "c"])

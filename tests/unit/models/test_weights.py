@@ -310,3 +310,10 @@ def test_a_bundle_at_a_url_lends_its_backbone(tmp_path: Path, monkeypatch: pytes
             assert found is not None
             assert (found.source, found.sha256, found.classes) == (url, here.sha256, here.classes)
         assert not [path for _, path in server.requests if "sample" in path or "neighbours" in path]
+
+
+def test_a_bundle_of_class_groups_is_not_gone_on_from(tmp_path: Path) -> None:
+    for name in ("model.json", "model-1.safetensors", "model-2.safetensors"):
+        (tmp_path / name).write_bytes(b"{}")
+    with pytest.raises(WeightsError, match="a model for each of several class groups"):
+        find_weights("small_30k", str(tmp_path))
