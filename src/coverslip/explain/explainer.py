@@ -181,8 +181,8 @@ class Explainer:
         columns = asked if asked is not None else [int(c) for c in order if c in predicted] or [int(order[0])]
         seen = self._maps(look.batch, columns)
         full = check == "full"
-        hidden = occlusion(self._odds, look.batch, self.windows)[columns] if full or seen is None else None
-        maps = seen if seen is not None else [np.maximum(one, 0) for one in self._needed(hidden)]
+        hidden = occlusion(self._odds, look.batch, self.windows)[columns] if full or any(one is None for one in seen) else None
+        maps = [one if one is not None else np.maximum(self._needed(hidden)[number], 0) for number, one in enumerate(seen)]
         channels = tuple(look.channel_pictures) if check != "none" else ()
         parts = channel_parts(self._odds, look.batch)[columns] if channels else None
         by_channel = {
@@ -198,10 +198,10 @@ class Explainer:
                     score=float(scores[0, column]),
                     predicted=tuple(bundle.classes[c] for c in order if c in predicted),
                     map=self._placed(maps[number], look),
-                    method="occlusion" if seen is None else "gradcam",
+                    method="occlusion" if seen[number] is None else "gradcam",
                     picture=look.picture,
                     check=None if checked is None else self._placed(checked, look),
-                    agreement=None if checked is None or seen is None else agreement(maps[number], checked, self.windows),
+                    agreement=None if checked is None or seen[number] is None else agreement(maps[number], checked, self.windows),
                     hiding=self._hiding(look, maps[number], column) if check != "none" else None,
                     channels={} if parts is None else dict(zip(channels, parts[number].tolist(), strict=True)),
                     channel_maps={channel: self._placed(each[number], look) for channel, each in by_channel.items()},
@@ -237,20 +237,20 @@ class Explainer:
         with self._lock:
             return self._hiding(look, values, column)
 
-    def _maps(self, batch: Tensor, columns: Sequence[int]) -> list[Map] | None:
-        """Grad-CAM of each label; None where the network has no feature map."""
-        several = self.bundle.task is Task.MULTILABEL
+    def _maps(self, batch: Tensor, columns: Sequence[int]) -> list[Map | None]:
+        """Grad-CAM of each label; None where the network has no feature map, or where none reaches its answer on the label."""
+        return [self._map(batch, column) for column in columns]
+
+    def _map(self, batch: Tensor, column: int) -> Map | None:
+        member, place = self._home(column)
+        form = self._forms[member]
+        if form is None:
+            return None
         try:
-            found = []
-            for column in columns:
-                member, place = self._home(column)
-                form = self._forms[member]
-                if form is None:
-                    return None
-                found += list(grad_cam(self._members[member], form, batch, [place], several=several))
-            return found
+            found: Map = grad_cam(self._members[member], form, batch, [place], several=self.bundle.task is Task.MULTILABEL)[0]
         except NoMapError:
             return None
+        return found
 
     def _home(self, column: int) -> tuple[int, int]:
         """The member of a grouped classifier that scores a label, and the label's place there."""

@@ -16,6 +16,8 @@ from coverslip.models.classifier import Classifier
 from coverslip.models.groups import GroupedClassifier
 from coverslip.structures import Task
 from unit.explain.marks import CLASSES, Image, make_marks, marks_bundle
+from unit.export.kinds import several
+from unit.test_bundle import images as marks
 
 Unseen = tuple[list[Image], list[int], list[Image]]
 
@@ -132,3 +134,13 @@ def test_bad_input_is_said(explainer: Explainer, tmp_path: Path) -> None:
         explainer.explain(tmp_path)
     with pytest.raises(ValueError, match="windows = 1"):
         Explainer(explainer.bundle, windows=1)
+
+
+def test_a_label_that_no_map_reaches_leaves_grad_cam_to_the_others() -> None:
+    """One that was never seen has weights of 0: only hiding can be asked, and finds nothing."""
+    made = several()
+    last = [module for module in made.network.classifier.modules() if isinstance(module, torch.nn.Linear)][-1]
+    last.weight.data[1] = 0
+    found = Explainer(made, windows=2).explain_labels(marks(1)[0], ["a", "b", "c"])
+    assert [one.method for one in found] == ["gradcam", "occlusion", "gradcam"]
+    assert found[1].map.max() == 0
