@@ -91,7 +91,7 @@ def _data(bundle: Bundle) -> Iterator[str]:
 
 
 def _numbers(metrics: dict[str, Any]) -> Iterator[str]:
-    yield "## Numbers"
+    yield "## Validation"  # the section that bioimage.io looks for
     yield ""
     judged = [part for part in PARTS if part in metrics]
     if not judged:

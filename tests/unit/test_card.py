@@ -44,6 +44,7 @@ def test_a_card_says_what_the_model_learned_from_and_how_good_it_is() -> None:
         "Split: stratified by class, seed 4.",
         "9 groups, none of which stands in two parts",
         "| a\\|b | 12 | 7 |",
+        "\n## Validation\n",
         "On images that the model has not seen (50 images), with 90% intervals:",
         "- accuracy: 0.900 (0.800 to 0.950)",
         "| a\\|b | 7 | 0.900 (0.800 to 0.950) | 0.900 (0.800 to 0.950) |",
