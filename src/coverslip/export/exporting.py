@@ -21,8 +21,8 @@ from coverslip.export.parity import Parity, Score, as_graph_takes, compare_with_
 from coverslip.export.quantising import Cost, calibration_rows, cost_of, quantised
 from coverslip.graphs import raw_graph
 from coverslip.inference.onnx_runtime import open_session, run_session
-from coverslip.inference.openvino_runtime import compile_model
 from coverslip.models.licences import SPDX
+from coverslip.models.openvino import compile_model
 from coverslip.predict import Judged, Model
 from coverslip.runtime import Progress, cpu_count, hash_file, no_progress, package_versions, write_json, writing
 from coverslip.storage import Place, output_file

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from coverslip.errors import ExportError
-from coverslip.inference.openvino_runtime import EXTRA
+from coverslip.models.openvino import EXTRA
 from coverslip.runtime import require
 
 
