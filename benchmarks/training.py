@@ -41,6 +41,7 @@ from coverslip.models.hardware import choose_device, choose_precision
 from coverslip.network import Network
 from coverslip.predict import Model
 from coverslip.preparing import prepare
+from coverslip.training.extractor import choose_runtime
 from coverslip.training.features import FeatureStore
 from machine import machine_name
 
@@ -150,7 +151,8 @@ def our_features(folder: Path) -> float:
     network = Network(classifier, geometry, normalisation, config.augment, "none", device, choose_precision("auto", device))
     began = time.perf_counter()
     pixels, _ = load_pixels(table, Reading.of(config.data), geometry, config.cache.limit)
-    FeatureStore(network, pixels, config.augment, 0, config.cache.limit).rows(rows)
+    runtime = choose_runtime("auto", device, len(rows) * SIZE * SIZE)
+    FeatureStore(network, pixels, config.augment, 0, config.cache.limit, runtime=runtime).rows(rows)
     return len(table) / (time.perf_counter() - began)
 
 

@@ -108,7 +108,7 @@ def run(
         place.write_weights(fitted.network.classifier)
         place.write_environment(
             fitted.network, learner.config, data.pixels.key, recipe={"name": recipe, "why": why}, command=command, notes=notes,
-            split=split_facts(data.split),
+            split=split_facts(data.split), features_runtime=learner.features_runtime,
         )  # fmt: skip
         times = {"training_seconds": learner.seconds, "features_seconds": learner.feature_seconds}
         if time_inference:
@@ -161,6 +161,7 @@ def make_bundle(
         "recipe": recipe,
         "backbone": data.config.model.backbone,
         "weights": weights.replace(f"{Path(weights.split(' (')[0]).parent}/", ""),
+        "features_runtime": learner.features_runtime,
         "data": reading_keys(data),
         "licence": weights_licence(fitted.network.classifier.backbone.spec),
         "dataset": Path(data.config.data.path or "").name,

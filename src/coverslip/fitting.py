@@ -23,7 +23,7 @@ from coverslip.models.summary import Summary, summarise
 from coverslip.network import Network
 from coverslip.preparing import Prepared, choose_range, inverts
 from coverslip.record import RunFolder
-from coverslip.runtime import Progress, derived_seed
+from coverslip.runtime import Progress, derived_seed, package_versions
 from coverslip.structures import FloatArray, IntArray
 from coverslip.training.features import FeatureStore, module_hash
 from coverslip.training.fit import Fitted, fit
@@ -67,6 +67,7 @@ class Fits:
         self.config = data.config
         self.history: list[dict[str, Any]] = []
         self.seconds = 0.0
+        self._runtimes: set[str] = set()
         self._stores: list[FeatureStore] = []
         self.device = choose_device(self.config.training.device)
         self.columns = group_columns(self.config.model.class_groups, data.table.classes)
@@ -147,7 +148,14 @@ class Fits:
         self.notes += [f"{name}: {fitted.note}"] if fitted.note else []
         self.seconds += fitted.seconds - fitted.features_seconds
         self._stores += [fitted.features] if fitted.features is not None else []
+        self._runtimes |= {fitted.features_runtime} - {""}
         return fitted
+
+    @property
+    def features_runtime(self) -> str:
+        """What computed features of the frozen backbone, `torch` or `openvino` with its version; empty where there were none."""
+        versions = package_versions("torch", "openvino")
+        return " and ".join(f"{name} {versions.get(name, '')}".strip() for name in sorted(self._runtimes))
 
     @property
     def feature_seconds(self) -> float:

@@ -257,6 +257,8 @@ class TrainingConfig(Section):
     """`auto` takes bfloat16 where the hardware gains from it: GPUs, and CPUs with AMX."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """`auto` takes a GPU when there is one."""
+    runtime: Literal["auto", "torch", "openvino"] = "auto"
+    """What computes features of a frozen backbone; `auto`: OpenVINO on a CPU that has it, from 200 images of 224x224 on (views count)."""
 
     @property
     def cuts(self) -> bool:
@@ -392,6 +394,10 @@ class RunConfig(Section):
                 and not self.split.folds,
                 "decision.calibrate and decision.sensitivity choose on images that were not trained on, but split.validation = 0 "
                 "and split.folds = 0; set one of them",
+            ),
+            (
+                training.runtime == "openvino" and training.device == "gpu",
+                'training.runtime = "openvino" computes on the CPU, but training.device = "gpu"',
             ),
             (
                 training.patience is not None and self.split.validation == 0 and self.split.preset is None,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor, nn
 
 from coverslip.errors import ExportError
 from coverslip.runtime import require
@@ -15,6 +19,14 @@ from coverslip.runtime import require
 EXTRA = "openvino"
 FULL_PRECISION = {"INFERENCE_PRECISION_HINT": "f32", "EXECUTION_MODE_HINT": "ACCURACY"}
 """Without it OpenVINO computes in bfloat16 where the processor can."""
+PRECISIONS = {"32": FULL_PRECISION, "bf16": {"INFERENCE_PRECISION_HINT": "bf16"}}
+_FAILURES = (RuntimeError, TypeError, ValueError, AttributeError)
+_FRONTEND_FAILURES = ("GeneralFailure", "InitializationFailure", "NotImplementedFailure", "OpConversionFailure", "OpValidationFailure")
+
+
+def is_installed() -> bool:
+    """Whether OpenVINO is there; it is not loaded."""
+    return importlib.util.find_spec("openvino") is not None
 
 
 def compile_model(graph: Path | bytes, *, batch: int | None = None, **properties: str) -> Any:
@@ -41,6 +53,43 @@ def compile_model(graph: Path | bytes, *, batch: int | None = None, **properties
         return core.compile_model(model, "CPU", {**FULL_PRECISION, **properties})
     except RuntimeError as error:
         raise ExportError(f"OpenVINO cannot run the graph: {str(error).strip()[:300]}; say --runtime torch") from error
+
+
+def compile_module(module: nn.Module, image: Tensor, precision: str) -> ImageByImage:
+    """A network as it stands, compiled without a way through a file: a second or two.
+
+    Weights that change afterwards may or may not be seen: for networks that learn no more, or not before the last call.
+
+    Args:
+        module: on the CPU, in evaluation mode, from images (n, channels, height, width) to (n, width).
+        image: float32 (1, channels, height, width); only its shape matters.
+        precision: `32` or `bf16`, of its arithmetic.
+
+    Raises:
+        MissingExtraError: openvino is not installed.
+        ExportError: it cannot express or run the network.
+    """
+    openvino, frontend = require("openvino", EXTRA), require("openvino.frontend", EXTRA)
+    decoder = require("openvino.frontend.pytorch.ts_decoder", EXTRA)
+    failures = (*_FAILURES, *(getattr(frontend, name) for name in _FRONTEND_FAILURES))
+    properties = {**PRECISIONS[precision], "PERFORMANCE_HINT": "THROUGHPUT"}
+    try:
+        reader = frontend.FrontEndManager().load_by_framework("pytorch")
+        nodes = decoder.TorchScriptPythonDecoder(_recorded(module, image), skip_freeze=True)  # must outlive the reading
+        model = reader.convert(reader.load(nodes))
+        model.reshape(list(image.shape))
+        return ImageByImage(openvino.Core().compile_model(model, "CPU", properties))
+    except failures as error:
+        reason = " ".join(str(error).rpartition("Summary:")[2].split())[-300:] or type(error).__name__  # the cause stands last
+        raise ExportError(f"OpenVINO cannot run this network: {reason}") from error
+
+
+@torch.no_grad()
+def _recorded(module: nn.Module, image: Tensor) -> torch.jit.ScriptModule:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of shapes that are taken as constant, which they are: one image of one size
+        recorded: torch.jit.ScriptModule = torch.jit.trace(module, image, check_trace=False)  # type: ignore[no-untyped-call]
+        return recorded
 
 
 class ImageByImage:

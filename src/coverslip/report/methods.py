@@ -176,7 +176,8 @@ def _learners(training: Mapping[str, Any], views: str) -> str:
     share = float(training.get("frozen_share") or 0)
     if not share:
         return "all layers were trained"
-    return f"the layers above the first {share:.0%} of the multiply-adds, whose output for each image{views} was computed once, were trained"
+    below = f"the first {share:.0%} of the multiply-adds, whose output for each image{views} was computed once"
+    return f"the layers above {below}, were trained"
 
 
 def _optimisation(training: Mapping[str, Any], optimizer: str, loss: str, marks: Citations) -> str:
@@ -329,5 +330,7 @@ def _software(run: RunFiles, marks: Citations) -> list[str]:
     on = f", on {listed(used)}" if used else ""
     device, precision = run.environment.get("device"), run.environment.get("precision")
     arithmetic = {"32": " in 32-bit floating point", "bf16": " in bfloat16 mixed precision"}.get(str(precision), "")
-    where = f" They ran on {device}{arithmetic}." if isinstance(device, str) and device else ""
+    features = str(run.environment.get("features_runtime") or "")
+    by = f", features of the frozen backbone by OpenVINO {features.rsplit(maxsplit=1)[-1]}" if features.startswith("openvino") else ""
+    where = f" They ran on {device}{arithmetic}{by}." if isinstance(device, str) and device else ""
     return [f"All computations were done with coverslip {versions['coverslip']}{python}{on}.{where}"]

@@ -20,8 +20,7 @@ from coverslip.structures import IntArray
 from coverslip.study.speeds import latency, speed, take_steps
 from coverslip.study.strategies import STRATEGIES, Material, Strategy
 from coverslip.training.batches import TimedStep
-from coverslip.training.features import FeatureStore
-from coverslip.training.fit import loss_weights
+from coverslip.training.fit import feature_store, loss_weights
 from coverslip.training.loop import Learner, Samples, is_out_of_memory
 from coverslip.training.probe import learn_head
 from coverslip.training.sampling import SampleStream
@@ -135,8 +134,7 @@ def _measured(task: Task, strategy: Strategy, config: RunConfig, network: Networ
 
 def _features(network: Network, samples: Samples, config: RunConfig) -> Any:
     network.classifier.backbone.requires_grad_(False)
-    store = FeatureStore(network, samples.pixels, config.augment, config.training.seed, config.cache.limit)
-    return store.rows(np.arange(len(samples.targets), dtype=np.int64))
+    return feature_store(network, samples, config).rows(np.arange(len(samples.targets), dtype=np.int64))
 
 
 def head_steps(network: Network, samples: Samples, rows: IntArray, config: RunConfig) -> list[TimedStep]:

@@ -26,4 +26,5 @@ def features_key(config: RunConfig) -> str:
     """Hash of what the features of a frozen backbone depend on, beside the data."""
     model = config.model.model_dump_json(exclude={"head", "class_groups"})
     training = config.training
-    return hash_text(model, config.augment.model_dump_json(), training.regime, training.device, training.precision, str(training.seed))
+    computed = (training.regime, training.device, training.precision, training.runtime, str(training.seed))
+    return hash_text(model, config.augment.model_dump_json(), *computed)

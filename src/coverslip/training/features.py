@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,7 +11,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -19,12 +19,12 @@ from coverslip.data.cache import cached
 from coverslip.data.store import Pixels
 from coverslip.data.transforms import augment
 from coverslip.network import CHUNKS_AHEAD, SCORE_BATCH, Network
-from coverslip.runtime import Progress, derived_seed, hash_text, no_progress
+from coverslip.runtime import Progress, derived_seed, hash_text, no_progress, write_json
 from coverslip.structures import IntArray
+from coverslip.training.extractor import Extractor, Features
 from coverslip.training.ranks import current
 
-Features = npt.NDArray[np.float32]
-LAYOUT = "2"
+LAYOUT = "3"
 """What an entry of the cache holds; another number where that changes."""
 PIECE = 32 * SCORE_BATCH
 """Images whose features are one entry of the cache. A run that is stopped loses at most the piece that it is at."""
@@ -42,7 +42,10 @@ class FeatureStore:
         limit: largest size of the cache, in bytes.
         progress: told about each batch.
         whole: compute and cache all rows at once, whichever are asked for: a cross-validation then looks at each image once.
+        runtime: `torch` or `openvino`, by which features are computed (see `extractor.choose_runtime`).
+        strict: whether a backbone that OpenVINO cannot run is an error.
         seconds: what the features that were asked for took to compute, here or in an earlier run, by the key of their entry.
+        used: what computed them, `torch` or `openvino`; both where some were there from a place without OpenVINO.
     """
 
     network: Network
@@ -52,7 +55,10 @@ class FeatureStore:
     limit: int
     progress: Progress = no_progress
     whole: bool = False
+    runtime: str = "torch"
+    strict: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
 
     def rows(self, rows: IntArray, view: int = 0) -> Features:
         """Features of some rows.
@@ -80,21 +86,32 @@ class FeatureStore:
         size = len(mine) * self.network.classifier.backbone.features * 4
         folder = cached("features", key, lambda place: self._write(place, rows, view, first), size=size, limit=self.limit)
         features: Features = np.load(folder / "features.npy", allow_pickle=False)
-        self.seconds[key] = float(np.load(folder / "seconds.npy", allow_pickle=False))
+        made = json.loads((folder / "made.json").read_text(encoding="utf-8"))
+        self.seconds[key] = float(made["seconds"])
+        self.used.add(str(made["runtime"]))
         return features
+
+    @property
+    def runtimes(self) -> str:
+        """What computed the features that were asked for so far; empty where there were none."""
+        return " and ".join(sorted(self.used))
+
+    @cached_property
+    def _extractor(self) -> Extractor:
+        return Extractor(self.network, self.runtime, strict=self.strict)
 
     @cached_property
     def _fingerprint(self) -> str:
         """What the features depend on beside the pixels; taken once, for a frozen backbone does not change."""
         network, backbone = self.network, self.network.classifier.backbone
-        device = [] if network.device.type == "cpu" else [network.device.type]
-        return hash_text(module_hash(backbone), str(backbone.spec.to_json()), str(network.normalisation), network.precision, *device)
+        computed = [one for one in (network.device.type, self.runtime) if one not in ("cpu", "torch")]
+        return hash_text(module_hash(backbone), str(backbone.spec.to_json()), str(network.normalisation), network.precision, *computed)
 
     def _write(self, folder: Path, rows: IntArray, view: int, first: int) -> None:
         began = time.perf_counter()
-        parts = list(self.network.features(self._batches(rows, view, first)))
+        parts = list(self._extractor(self._batches(rows, view, first)))
         np.save(folder / "features.npy", np.concatenate(parts), allow_pickle=False)
-        np.save(folder / "seconds.npy", np.float64(time.perf_counter() - began), allow_pickle=False)
+        write_json(folder / "made.json", {"seconds": time.perf_counter() - began, "runtime": self._extractor.runtime})
 
     def _batches(self, rows: IntArray, view: int, first: int) -> Iterator[Tensor]:
         for start in range(first, min(first + PIECE, len(rows)), SCORE_BATCH):

@@ -22,7 +22,8 @@ from coverslip.network import Network, chunks
 from coverslip.runtime import Progress, no_progress
 from coverslip.structures import FloatArray, IntArray
 from coverslip.training.checkpoint import State
-from coverslip.training.features import Features, FeatureStore
+from coverslip.training.extractor import Features, choose_runtime
+from coverslip.training.features import FeatureStore
 from coverslip.training.loop import HistoryRow, Learner, Plan, Samples, Trial
 from coverslip.training.maps import Maps
 from coverslip.training.probe import learn_head, solve_linear_head, solve_linear_heads
@@ -53,6 +54,7 @@ class Fitted:
         images_per_second: training images per second of that phase, 0 for a probe.
         features: cached features of a probe, from which its scores are taken; they know what they took to compute.
         features_seconds: of `seconds`, what was spent on features: on computing them, or on reading those of an earlier run.
+        features_runtime: what computed features of the frozen backbone, `torch` or `openvino`; empty where there were none.
         note: what a reader of the numbers has to know about the fit; empty when all went well.
     """
 
@@ -63,6 +65,7 @@ class Fitted:
     images_per_second: float = 0.0
     features: FeatureStore | None = None
     features_seconds: float = 0.0
+    features_runtime: str = ""
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -133,16 +136,16 @@ def fit(
         began = time.perf_counter()
         weights = loss_weights(samples.targets[rows], samples.classes, config.training.class_weights)
         probing = config.training.regime == "probe"
-        features = FeatureStore(
-            network, samples.pixels, config.augment, config.training.seed, config.cache.limit, progress, whole=every_row
-        )
         history: list[HistoryRow] = []
+        runtimes = ""
         if probing:
+            features = feature_store(network, samples, config, progress, every_row=every_row)
             network.classifier.backbone.requires_grad_(False)
             views = [features.rows(rows, view) for view in probe_views(config)]
             waited = time.perf_counter() - began
             history = _fit_head_once(network.classifier.head, views, samples, rows, weights, config, progress)
-            return Fitted(network, history, None, time.perf_counter() - began, features=features, features_seconds=waited)
+            seconds = time.perf_counter() - began
+            return Fitted(network, history, None, seconds, features=features, features_seconds=waited, features_runtime=features.runtimes)
         ranks = current()
         fresh = ranks.same(lambda: checkpoint is None or not checkpoint.exists())
         budgeted = minutes is not None and config.training.steps is None
@@ -151,8 +154,10 @@ def fit(
             seconds_for_maps = MAPS_SHARE * 60.0 * minutes if minutes is not None and budgeted else None
             maps = _maps(network, samples, rows, config, progress, seconds_for_maps, whole=every_row)
         if config.training.frozen_first and config.model.weights != "none" and fresh:
+            features = feature_store(network, samples, config, progress, every_row=every_row)
             views = maps.vectors(rows) if maps else [features.rows(rows)]
             history = _fit_head_once(network.classifier.head, views, samples, rows, weights, config, progress)
+            runtimes = features.runtimes
         learner = Learner(network, samples, rows, validation, config, weights, progress, checkpoint, history, looks, maps)
         trial = learner.try_batches(timed=budgeted)
         left = 60.0 * minutes - (time.perf_counter() - began) if minutes is not None and budgeted else None
@@ -163,7 +168,30 @@ def fit(
         taken = learner.run(plan)
         seconds = time.perf_counter() - loop_began
         speed = taken * learner.stream.batch_size / max(seconds, 1e-9)
-        return Fitted(network, learner.history, learner.history[-1]["step"], time.perf_counter() - began, speed, note=learner.note)
+        steps, whole = learner.history[-1]["step"], time.perf_counter() - began
+        return Fitted(network, learner.history, steps, whole, speed, features_runtime=runtimes, note=learner.note)
+
+
+def feature_store(
+    network: Network, samples: Samples, config: RunConfig, progress: Progress = no_progress, *, every_row: bool = False
+) -> FeatureStore:
+    """Features as a fit with this config computes them.
+
+    Args:
+        network: whose backbone is frozen, at least until the features are there.
+        samples: images; how many there are decides what computes.
+        config: the whole config.
+        progress: told about each batch.
+        every_row: compute the features of all images at once.
+    """
+    height, width = network.geometry.size
+    looks = len(samples.pixels.index) * max(1, len(probe_views(config)))
+    training = config.training
+    runtime = choose_runtime(training.runtime, network.device, looks * height * width)
+    return FeatureStore(
+        network, samples.pixels, config.augment, training.seed, config.cache.limit, progress, whole=every_row,
+        runtime=runtime, strict=training.runtime == "openvino",
+    )  # fmt: skip
 
 
 def _maps(
@@ -242,7 +270,7 @@ def one_view_an_epoch(config: RunConfig) -> bool:
 
 def probe_views(config: RunConfig) -> range:
     """The views of a training image that a probe learns from: 0 is the image as it is, the others are augmented copies."""
-    copies = config.training.views if config.augment.active else 0
+    copies = config.training.views if config.augment.active and config.training.regime == "probe" else 0
     return range(1 if one_view_an_epoch(config) else 0, 1 + copies)
 
 

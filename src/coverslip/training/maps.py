@@ -28,7 +28,8 @@ from coverslip.models.hardware import autocast
 from coverslip.network import CHUNKS_AHEAD, SCORE_BATCH, Network
 from coverslip.runtime import Progress, derived_seed, hash_text, no_progress
 from coverslip.structures import IntArray
-from coverslip.training.features import Features, module_hash
+from coverslip.training.extractor import Features
+from coverslip.training.features import module_hash
 
 HalfArray = npt.NDArray[np.float16]
 LAYOUT = "1"

@@ -16,7 +16,7 @@ from torch import nn
 from coverslip.config import TrainingConfig
 from coverslip.runtime import Progress, derived_seed, no_progress
 from coverslip.structures import FloatArray, IntArray
-from coverslip.training.features import Features
+from coverslip.training.extractor import Features
 from coverslip.training.losses import build_loss
 from coverslip.training.optimizers import build_optimizer, set_rate
 from coverslip.training.sampling import SampleStream

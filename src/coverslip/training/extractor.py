@@ -1,0 +1,105 @@
+"""A frozen backbone at work: batches in, features out, by torch or by OpenVINO."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from coverslip.errors import ConfigError, ExportError
+from coverslip.models.folding import HALF_TOLERANCE, TOLERANCE
+from coverslip.models.openvino import EXTRA, ImageByImage, compile_module, is_installed
+from coverslip.network import Network
+from coverslip.runtime import require
+
+Features = npt.NDArray[np.float32]
+WORTH_PREPARING = 10_000_000
+"""Pixels to look at from which OpenVINO pays, which takes one or two seconds to prepare: 200 images of 224x224."""
+CHECKED = 4
+"""Images of the first batch on which it must give what torch gives."""
+_LOG = logging.getLogger("coverslip")
+
+
+def choose_runtime(wanted: str, device: torch.device, pixels: int) -> str:
+    """What computes the features: `torch` or `openvino`. A rule and no race, so that a run can be repeated.
+
+    Args:
+        wanted: `torch`, `openvino`, or `auto`: OpenVINO where it is installed, on a CPU, for at least `WORTH_PREPARING` pixels.
+        device: on which the network is.
+        pixels: images to look at, every view counted, times their height and width.
+
+    Raises:
+        ConfigError: openvino for a network on a GPU.
+        MissingExtraError: openvino where it is not installed.
+    """
+    if wanted == "openvino":
+        if device.type != "cpu":
+            raise ConfigError(
+                f'training.runtime = "openvino" computes on the CPU, but the device is {device.type}; say training.device = "cpu"'
+            )
+        require("openvino", EXTRA)
+    if wanted == "auto":
+        return "openvino" if device.type == "cpu" and pixels >= WORTH_PREPARING and is_installed() else "torch"
+    return wanted
+
+
+class Extractor:
+    """Features of one frozen backbone.
+
+    OpenVINO is prepared at the first batch and held against torch in float32 on its first images: no feature may differ by more
+    than 0.0001 of the largest (0.05 in bfloat16). Where it does, or where the backbone does not convert, torch computes, and
+    the log says so.
+
+    Args:
+        network: the backbone with its precision; it learns nothing while this object is in use.
+        runtime: `torch` or `openvino`; afterwards what is used in truth.
+        strict: whether a backbone that OpenVINO cannot run is an error.
+    """
+
+    def __init__(self, network: Network, runtime: str = "torch", *, strict: bool = False) -> None:
+        self.network = network
+        self.runtime = runtime
+        self.strict = strict
+        self._compiled: ImageByImage | None = None
+
+    def __call__(self, batches: Iterable[Tensor]) -> Iterator[Features]:
+        """Pooled features, float32 (n, features), of each normalised batch (n, c, height, width).
+
+        Raises:
+            ExportError: the backbone cannot run on OpenVINO, which was asked for.
+        """
+        batches = iter(batches)
+        for first in batches:
+            if self.runtime == "openvino" and self._compiled is None:
+                self._prepare(first)
+            every = itertools.chain([first], batches)
+            if self._compiled is None:
+                yield from self.network.features(every)
+            else:
+                yield from (self._compiled(batch.numpy())[0] for batch in every)
+
+    def _prepare(self, batch: Tensor) -> None:
+        try:
+            compiled = compile_module(self.network.classifier.backbone.eval(), batch[:1], self.network.precision)
+            self._check(compiled, batch[:CHECKED])
+            self._compiled = compiled
+        except ExportError as error:
+            if self.strict:
+                raise ExportError(f'{error}; say training.runtime = "torch"') from error
+            _LOG.warning("features: torch, for %s", error)
+            self.runtime = "torch"
+
+    @torch.inference_mode()
+    def _check(self, compiled: ImageByImage, images: Tensor) -> None:
+        expected, found = self.network.classifier.backbone(images).numpy(), compiled(images.numpy())[0]
+        tolerance = HALF_TOLERANCE if self.network.precision == "bf16" else TOLERANCE
+        difference, allowed = float(np.abs(found - expected).max()), tolerance * float(np.abs(expected).max())
+        if not difference <= allowed:
+            raise ExportError(
+                f"OpenVINO gives other features than torch: they differ by {difference:.2g}, where at most {allowed:.2g} is allowed"
+            )
