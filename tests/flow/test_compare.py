@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 
+from coverslip.data.cache import clear_cache
 from flow.conftest import Cli
 
 FIRST = [
@@ -104,12 +106,18 @@ def test_a_comparison_from_end_to_end(cli: Cli, gels: Path, grid: Path, tmp_path
 
 
 def test_a_run_of_a_study_is_the_run_alone(cli: Cli, gels: Path, grid: Path, tmp_path: Path) -> None:
-    assert cli("compare", gels, "--grid", grid, "-s", "training.device=cpu", "--out", tmp_path / "study", "--bundles", "all").status == 0
-    recipe = tmp_path / "study" / "runs" / "multi" / "config.toml"
+    asked = ("-s", "training.device=cpu", "-s", "training.runtime=openvino")
+    assert cli("compare", gels, "--grid", grid, *asked, "--out", tmp_path / "study", "--bundles", "all").status == 0
+    run = tmp_path / "study" / "runs" / "multi"
+    told = json.loads((run / "environment.json").read_text())["features_runtime"]
+    assert told == f"openvino {version('openvino')}"
+    assert json.loads((run / "bundle" / "model.json").read_text())["provenance"]["features_runtime"] == told
+    recipe = run / "config.toml"
+    assert clear_cache() > 0
     assert cli("train", gels, "--recipe", recipe, "--out", tmp_path / "alone").status == 0
     for name in ("metrics.json", "history.csv", "predictions.csv"):
-        assert (tmp_path / "alone" / name).read_text() == (tmp_path / "study" / "runs" / "multi" / name).read_text(), name
-    assert cli("predict", tmp_path / "study" / "runs" / "multi", gels, "--out", tmp_path / "p.csv").status == 0
+        assert (tmp_path / "alone" / name).read_text() == (run / name).read_text(), name
+    assert cli("predict", run, gels, "--out", tmp_path / "p.csv").status == 0
 
 
 def test_every_run_arrives_in_tensorboard_and_a_finished_study_makes_nothing_again(

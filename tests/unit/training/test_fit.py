@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import coverslip.training.loop
 from coverslip.config import load_config
 from coverslip.errors import InputError
+from coverslip.training import extractor
 from coverslip.training.fit import fit, loss_weights, make_plan, probe_views
 from coverslip.training.loop import Plan, Trial
 
@@ -284,6 +285,24 @@ def test_a_probe_knows_what_its_features_took_whoever_computed_them(make_config:
     assert first.features.seconds == second.features.seconds
     assert len(first.features.seconds) == 1
     assert 0 < sum(first.features.seconds.values()) <= first.features_seconds
+
+
+def test_the_views_count_when_it_is_asked_what_computes_the_features(
+    make_config: Any, make_network: Any, make_samples: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """48 images of 32x32: enough for OpenVINO once four augmented views of each come on top, in a probe; not for the first head alone."""
+    monkeypatch.setattr(extractor, "WORTH_PREPARING", 5 * 48 * 32 * 32)
+    samples, flips = make_samples(), {"augment": {"horizontal_flip": True}}
+
+    def runtime(**sections: Any) -> str:
+        config = make_config(**sections)
+        return fit(make_network(make_config()), samples, TRAIN, VALIDATION, config).features_runtime
+
+    assert runtime(**PROBE, **flips) == "openvino"
+    assert runtime(**PROBE) == "torch"
+    assert runtime(**LOADED, **flips) == "torch"
+    assert runtime(training={**LOADED["training"], "runtime": "openvino"}, model=LOADED["model"]) == "openvino"
+    assert runtime(training={"regime": "scratch", "steps": 1, "runtime": "openvino"}) == ""
 
 
 def test_the_time_of_inference_is_that_of_the_whole_network(make_config: Any, make_network: Any, make_samples: Any) -> None:
