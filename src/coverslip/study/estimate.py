@@ -20,9 +20,10 @@ from coverslip.data.pixels import Geometry
 from coverslip.data.reading import Reading
 from coverslip.data.sources import load_table
 from coverslip.data.store import glance
-from coverslip.errors import CoverslipError
+from coverslip.errors import CoverslipError, ExportError
 from coverslip.models.classifier import Classifier, FrozenBackbones
 from coverslip.models.hardware import autocast, choose_device, choose_precision
+from coverslip.models.openvino import compile_module
 from coverslip.models.summary import Summary, summarise
 from coverslip.network import SCORE_BATCH
 from coverslip.preparing import choose_geometry, preparation_key
@@ -30,6 +31,7 @@ from coverslip.runtime import Progress, no_progress
 from coverslip.structures import Table
 from coverslip.study.grid import PlannedRun
 from coverslip.study.sharing import features_key, in_sharing_order
+from coverslip.training.extractor import choose_runtime
 from coverslip.training.fit import probe_views
 from coverslip.training.probe import learn_head
 
@@ -72,9 +74,10 @@ class _Images:
 
 @dataclass(frozen=True)
 class _Trial:
-    """What a model costs: seconds an image forward, seconds a step of the head, and its summary."""
+    """What a model costs: seconds an image forward, as it scores and as it gives features; seconds a step of the head; and its summary."""
 
     forward: float
+    feature: float
     head_step: float
     summary: Summary
 
@@ -122,16 +125,21 @@ class _Estimator:
         return self.images[key]
 
     def _try(self, config: RunConfig, images: _Images, device: torch.device) -> _Trial:
-        key = f"{config.model.model_dump_json()} {device} {config.training.regime} {config.training.precision} {images.geometry.size}"
+        geometry, probing = images.geometry, config.training.regime == "probe"
+        looks = len(images.table) * len(probe_views(config)) if probing else 0
+        runtime = choose_runtime(config.training.runtime, device, looks * prod(geometry.size)) if probing else "torch"
+        key = f"{config.model.model_dump_json()} {device} {config.training.regime} {config.training.precision} {geometry.size} {runtime}"
         if key not in self.trials:
-            geometry, probing = images.geometry, config.training.regime == "probe"
             classifier = self.frozen.classifier(
                 config.model, channels=len(geometry.channels), classes=len(images.table.classes), size=geometry.size, seed=0
             )
             classifier.backbone.requires_grad_(not probing)
             summary = summarise(classifier, geometry.size, len(geometry.channels), batch_size=config.training.batch_size)
-            forward = _forward_seconds(classifier, geometry, device, choose_precision(config.training.precision, device))
-            self.trials[key] = _Trial(forward, _head_seconds(classifier, config, images.table) if probing else 0.0, summary)
+            precision = choose_precision(config.training.precision, device)
+            forward = _forward_seconds(classifier, geometry, device, precision)
+            feature = _openvino_seconds(classifier, geometry, precision) if runtime == "openvino" else None
+            head = _head_seconds(classifier, config, images.table) if probing else 0.0
+            self.trials[key] = _Trial(forward, forward if feature is None else feature, head, summary)
         return self.trials[key]
 
 
@@ -144,7 +152,7 @@ def run_seconds(config: RunConfig, table: Table, trial: _Trial) -> tuple[float, 
     steps = training.steps or training.epochs * (training.steps_per_epoch or max(1, round(learned / batch)))
     if training.regime == "probe":
         looked_at = len(table) if folds else learned
-        return fits * steps * trial.head_step + judged * trial.forward, (looked_at * len(probe_views(config)) + judged) * trial.forward
+        return fits * steps * trial.head_step + judged * trial.forward, (looked_at * len(probe_views(config)) + judged) * trial.feature
     if training.minutes is not None:
         return 60 * training.minutes, 0.0
     return (fits * steps * batch * BACKWARD + judged) * trial.forward, 0.0
@@ -181,6 +189,20 @@ def _forward_seconds(classifier: Classifier, geometry: Geometry, device: torch.d
         began = time.perf_counter()
         backbone(images).float().cpu()
         return (time.perf_counter() - began) / TRIAL_IMAGES
+
+
+def _openvino_seconds(classifier: Classifier, geometry: Geometry, precision: str) -> float | None:
+    """Seconds of an image for its features by OpenVINO; None where the backbone does not run there."""
+    height, width, channels = geometry.shape
+    images = np.zeros((TRIAL_IMAGES, channels, height, width), dtype=np.float32)
+    try:
+        features_of = compile_module(classifier.backbone.eval(), torch.from_numpy(images[:1]), precision)
+    except ExportError:
+        return None
+    features_of(images[:1])
+    began = time.perf_counter()
+    features_of(images)
+    return (time.perf_counter() - began) / TRIAL_IMAGES
 
 
 def _head_seconds(classifier: Classifier, config: RunConfig, table: Table) -> float:

@@ -16,7 +16,7 @@ from coverslip.study.estimate import _Trial, estimate_runs, run_seconds
 from coverslip.study.grid import parse_grid, plan
 
 SUMMARY = Summary((1, 32, 32), (), 1000, 100, 10**6, 4000, 100, 10_000, 8)
-TRIAL = _Trial(forward=0.01, head_step=0.1, summary=SUMMARY)
+TRIAL = _Trial(forward=0.01, feature=0.002, head_step=0.1, summary=SUMMARY)
 
 
 def table_of(n: int, preset: Any = None) -> Table:
@@ -31,11 +31,11 @@ def test_a_probe_looks_once_at_each_view_and_learns_by_steps() -> None:
     config = config_of(training={"regime": "probe", "views": 4, "optimizer": "adam"}, augment={"noise": 0.1})
     own, features = run_seconds(config, table_of(80), TRIAL)
     assert own == pytest.approx(4 * 4 * 0.1 + 20 * 0.01)  # 60 images in steps of 15, 4 epochs; 20 are scored
-    assert features == pytest.approx((60 * 4 + 20) * 0.01)  # a view an epoch, and the test part as it is
+    assert features == pytest.approx((60 * 4 + 20) * 0.002)  # a view an epoch, and the test part as it is
     folds = config_of(training={"regime": "probe", "views": 2, "optimizer": "adam"}, augment={"noise": 0.1}, split={"folds": 5})
     own, features = run_seconds(folds, table_of(80), TRIAL)
     assert own == pytest.approx(6 * 4 * 3 * 0.1 + 80 * 0.01)
-    assert features == pytest.approx((80 * 3 + 80) * 0.01)
+    assert features == pytest.approx((80 * 3 + 80) * 0.002)
 
 
 def test_all_layers_cost_three_passes_a_step() -> None:
@@ -47,10 +47,11 @@ def test_all_layers_cost_three_passes_a_step() -> None:
     assert run_seconds(config_of(training={"regime": "scratch", "steps": 10}), given, TRIAL)[0] == pytest.approx((10 * 6 * 3 + 4) * 0.01)
 
 
-def test_runs_are_estimated_in_their_order_and_features_counted_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("runtime", ["torch", "openvino"])
+def test_runs_are_estimated_in_their_order_and_features_counted_once(tmp_path: Path, runtime: str) -> None:
     images = simulate("gels", tmp_path / "gels", images=12, seed=1)
     base = {
-        "data": {"path": str(images)}, "pixels": {"height": 32}, "training": {"regime": "probe", "optimizer": "adam"},
+        "data": {"path": str(images)}, "pixels": {"height": 32}, "training": {"regime": "probe", "optimizer": "adam", "runtime": runtime},
         "model": {"backbone": "small_30k"},
     }  # fmt: skip
     axes = {"model.weights": ["none", "nowhere.safetensors"], "model.head": ["single", "multi"]}
