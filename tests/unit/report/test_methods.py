@@ -48,6 +48,7 @@ def test_probe(folder: Path) -> None:
     assert "5-fold cross-validation, repeated 3 times" in text
     assert "95 % interval" in text
     assert "PyTorch 2.6.0" in text
+    assert "They ran on cpu in 32-bit floating point, features of the frozen backbone by OpenVINO 2026.4.1." in text
     for wrong in ("AdamW", "epoch", "learning rate", "augmented", "calibrated", "All layers"):
         assert wrong not in text
 
