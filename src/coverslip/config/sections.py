@@ -258,7 +258,7 @@ class TrainingConfig(Section):
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """`auto` takes a GPU when there is one."""
     runtime: Literal["auto", "torch", "openvino"] = "auto"
-    """What computes features of a frozen backbone; `auto`: OpenVINO on a CPU that has it, from 200 images of 224x224 on (views count)."""
+    """What computes features of a frozen backbone; `auto`: OpenVINO on a CPU that has it, from 400 images of 224x224 on (views count)."""
 
     @property
     def cuts(self) -> bool:
