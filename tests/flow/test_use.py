@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,12 @@ def test_help_needs_no_torch() -> None:
     code = f"import sys, coverslip, coverslip.cli; print([name for name in sys.modules if name.split('.')[0] in {heavy}])"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "[]"
+
+
+def test_the_version_is_that_of_the_package(cli: Cli) -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    said = cli("--version")
+    assert (said.status, said.out.strip()) == (0, f"coverslip {project['version']}")
 
 
 def test_audit_as_table_and_as_json(cli: Cli, gels: Path, tmp_path: Path) -> None:

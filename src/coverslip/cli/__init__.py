@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 
+from coverslip import __version__
 from coverslip.cli import assets, compare, data, explain, search, serve, sharing, submit, training, use, velocity
 from coverslip.cli.console import complain
 
 app = typer.Typer(
     name="coverslip",
-    help="Scientific images to classifiers that can be trusted, explained and deployed.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for group in (training, compare, search, velocity, submit, use, explain, sharing, serve, data, assets):
     group.register(app)
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"coverslip {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def coverslip(
+    version: Annotated[bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Show the version and exit.")] = False,
+) -> None:
+    """Scientific images to classifiers that can be trusted, explained and deployed."""
 
 
 def main() -> None:
