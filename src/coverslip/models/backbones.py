@@ -106,7 +106,10 @@ def features_of(network: nn.Module, images: Tensor, pooling: Pooling) -> Tensor:
     if pooling == "average":
         vectors: Tensor = network(images)
         return vectors
-    last: Tensor = network.forward_features(images)  # type: ignore[operator]
+    last = network.forward_features(images)  # type: ignore[operator]
+    if not isinstance(last, Tensor):
+        name = type(network).__name__
+        raise ConfigError(f'{name} ends in several maps, so that there is no last one to pool: model.pooling = "average" is its own ending')
     if last.ndim == 2:
         return last
     if last.ndim == 3:
@@ -182,7 +185,7 @@ def native_size(config: ModelConfig) -> Size:
 @torch.no_grad()
 def _try_once(network: nn.Module, config: ModelConfig, channels: int, size: Size) -> int:
     """Length of the vector that one empty image gives; an error where the image does not fit."""
-    patch = getattr(getattr(network, "patch_embed", None), "patch_size", (1, 1))
+    patch = _patch(network)
     if size[0] % patch[0] or size[1] % patch[1]:
         raise ConfigError(
             f"{config.backbone} cuts its input into patches of {patch[0]}x{patch[1]} pixels and would lose the rest of "
@@ -191,9 +194,20 @@ def _try_once(network: nn.Module, config: ModelConfig, channels: int, size: Size
     network.eval()
     try:
         return features_of(network, torch.zeros(1, channels, *size), config.pooling).shape[1]
+    except ConfigError:
+        raise
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ConfigError(
             f"{config.backbone} cannot take {channels} channels of {size[0]}x{size[1]} pixels (pixels.height, pixels.width): {error}"
         ) from error
     finally:
         network.train()
+
+
+def _patch(network: nn.Module) -> Size:
+    """Size of the patches that an image is cut into side by side; (1, 1) where they overlap, or where there are none."""
+    cut = getattr(getattr(network, "patch_embed", None), "proj", None)
+    if not isinstance(cut, nn.Conv2d) or cut.kernel_size != cut.stride:
+        return 1, 1
+    height, width = cut.kernel_size
+    return height, width

@@ -45,6 +45,18 @@ def test_a_size_that_the_network_cannot_take() -> None:
         build_backbone(untrained("inception_resnet_v2"), 1, (32, 32))
 
 
+@pytest.mark.parametrize(("name", "size"), [("xcit_nano_12_p16_224", (224, 224)), ("pvt_v2_b0", (100, 124))])
+def test_patches_that_overlap_lose_nothing(name: str, size: tuple[int, int]) -> None:
+    with torch.device("meta"):
+        backbone = build_backbone(untrained(name), 1, size)
+        assert backbone(torch.zeros(2, 1, *size)).shape == (2, backbone.features)
+
+
+def test_a_network_of_several_branches_has_no_last_map_to_pool() -> None:
+    with pytest.raises(ConfigError, match=r'CrossVit ends in several maps.*model.pooling = "average"'), torch.device("meta"):
+        build_backbone(untrained("crossvit_tiny_240", pooling="max"), 1, (240, 240))
+
+
 def test_numbers_of_random_weights() -> None:
     small = build_backbone(untrained("small_30k"), 4, (32, 32))
     assert (small.mean, small.std, small.weights, small.input_size) == ((0.0,) * 4, (1.0,) * 4, "none", (32, 32))
