@@ -90,7 +90,8 @@ class SplitConfig(Section):
     repeats: Count = 1
     """How often the folds are drawn anew."""
     group: str | None = None
-    """What must not straddle the split: a column of the table, or `regex:PATTERN` on the file name (its first group)."""
+    """What must not straddle the split: a column of the table, or `regex:PATTERN` on the file name, on the path where the pattern
+    holds a `/` (its first group)."""
     seed: Annotated[int, Field(ge=0)] | Literal["random"] = 0
     """Seed of the split; `random` draws one and records it."""
     preset: str | None = None

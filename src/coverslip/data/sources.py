@@ -133,7 +133,14 @@ def table_files(columns: Mapping[str, list[str]], config: DataConfig, path: Plac
     if pattern is not None:
         return pattern.rows(columns, path)
     names = column_of(columns, config.image, path, "data.image")
-    return names, [(name,) for name in names]
+    return names, [(_with_slashes(path.parent, name),) for name in names]
+
+
+def _with_slashes(root: Place, name: str) -> str:
+    """A file's name as this system reads it, where a table that was written on Windows has backslashes."""
+    if "\\" not in name or (isinstance(root, Path) and (root / name).is_file()):
+        return name
+    return name.replace("\\", "/")
 
 
 def _read_folder(root: Place, config: DataConfig) -> _Rows:
@@ -259,7 +266,7 @@ def _read_table(path: Place, config: DataConfig, split: SplitConfig) -> _Rows:
     _refuse_duplicates(path, images, labels, sets)
     _refuse_missing(path.parent, images, files, config)
     preset = None if split.preset is None else _parts(column_of(columns, split.preset, path, "split.preset"), path, split.preset)
-    named = None if file_pattern(config) is None else files
+    named = None if files == [(image,) for image in images] else files
     notes = separator_note(labels, config.separator) if isinstance(config.labels, str) else ()
     return _Rows(path.parent, images, labels, named, sets, preset, columns, notes=notes)
 
@@ -329,9 +336,12 @@ def _groups(rows: _Rows, group: str | None, path: Place) -> StrArray | None:
         pattern = re.compile(group.removeprefix("regex:"))
     except re.error as error:
         raise ConfigError(f"split.group = {group!r} is not a regular expression: {error}") from error
-    matches = [pattern.search(posixpath.basename(image)) for image in rows.images]
+    whole = "/" in pattern.pattern
+    matches = [pattern.search(image if whole else posixpath.basename(image)) for image in rows.images]
     found = [None if match is None else match.group(min(1, pattern.groups)) for match in matches]
     strangers = [image for image, name in zip(rows.images, found, strict=True) if name is None]
     if strangers:
-        raise InputError(f"{len(strangers)} of {len(found)} file names do not match split.group = {group!r}: {some(strangers)}")
+        looked = "paths" if whole else "file names"
+        beyond = "" if whole else "; a pattern that holds a / is looked for in the whole path"
+        raise InputError(f"{len(strangers)} of {len(found)} {looked} do not match split.group = {group!r}: {some(strangers)}{beyond}")
     return np.array(found, dtype=np.str_)

@@ -173,6 +173,30 @@ def test_groups_by_pattern(tmp_path):
         load(tmp_path, SplitConfig(preset="part"))
 
 
+def test_a_pattern_with_a_slash_looks_at_the_whole_path(tmp_path):
+    touch(tmp_path, "a/plate1/x.png", "a/plate2/x.png", "b/plate1/y.png")
+    table = load(tmp_path, SplitConfig(group="regex:/(plate[0-9])/"))
+    assert table.groups is not None
+    assert table.groups.tolist() == ["plate1", "plate2", "plate1"]
+    with pytest.raises(InputError, match=r"3 of 3 file names do not match .* a pattern that holds a / is looked for in the whole path"):
+        load(tmp_path, SplitConfig(group="regex:(plate[0-9])"))
+    with pytest.raises(InputError, match=r"1 of 3 paths do not match .*: b/plate1/y.png$"):
+        load(tmp_path, SplitConfig(group="regex:a/(plate[0-9])"))
+
+
+def test_backslashes_of_tables_from_windows(tmp_path):
+    touch(tmp_path, "img/a.png", "img/b.png", "c.png")
+    path = write(tmp_path, "image,label\nimg\\a.png,yes\nimg/b.png,no\nc.png,no\n")
+    table = load(path)
+    assert table.images == ("img\\a.png", "img/b.png", "c.png")
+    assert [(tmp_path / file).is_file() for (file,) in table.names] == [True] * 3
+    samples, names = list_samples([path], DataConfig())
+    assert names == list(table.images)
+    assert all(Path(file).is_file() for (file,) in samples)
+    with pytest.raises(MissingInputError, match=r"1 of the 2 images lack files"):
+        load(write(tmp_path, "image,label\nimg\\x.png,yes\nc.png,no\n"))
+
+
 def test_wrong_paths(tmp_path):
     touch(tmp_path, "gels/a/1.png", "gels/b/1.png")
     with pytest.raises(MissingInputError, match="Did you mean 'gels'"):
