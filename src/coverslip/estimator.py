@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from coverslip.config import load_config
 from coverslip.data.decoding import ImageReadError, PixelArray
+from coverslip.data.files import some
 from coverslip.data.reading import Reading
 from coverslip.errors import BadImagesError, InputError
 from coverslip.fitting import fit_arrays
@@ -71,16 +74,17 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             y: n labels; or (n, classes) of 0 and 1 where an image may carry several.
 
         Raises:
-            InputError: no images, different lengths, or fewer than two classes.
+            InputError: no images, different lengths, labels that are missing, or fewer than two classes.
             BadImagesError: an image cannot be read.
         """
-        if isinstance(X, (str, Path)):
-            raise InputError(f"X is one path, {str(X)!r}; expected a list of paths, or of arrays")
-        labels = np.asarray(y)
-        if not len(X):
+        images, labels = listed(X, self._reading()), np.asarray(y)
+        if not len(images):
             raise InputError("X holds no images; expected one label and one image of each of two or more classes")
-        if len(X) != len(labels):
-            raise InputError(f"X holds {len(X)} images and y {len(labels)} labels; expected one label an image")
+        if len(images) != len(labels):
+            raise InputError(f"X holds {len(images)} images and y {len(labels)} labels; expected one label an image")
+        unlabelled = np.flatnonzero(pd.isna(labels.reshape(len(labels), -1)).any(axis=1))
+        if len(unlabelled):
+            raise InputError(f"y has no label at {some(map(str, unlabelled))}; leave these images out, or label them")
         if labels.ndim == 2:
             self.classes_, targets = np.arange(labels.shape[1]), labels
             if not np.isin(labels, (0, 1)).all():
@@ -90,13 +94,13 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if len(self.classes_) < 2:
             raise InputError(f"y holds one class only ({self.classes_[0]}); expected two or more")
         self.n_features_in_ = 1
-        self.network_ = fit_arrays(self._config(), decode(X, self._reading()), targets.astype(np.int64), len(self.classes_))
+        self.network_ = fit_arrays(self._config(), decode(images, self._reading()), targets.astype(np.int64), len(self.classes_))
         return self
 
     def predict_proba(self, X: Any) -> FloatArray:  # noqa: N803
         """Probabilities, float64 (n, classes), columns in the order of `classes_`."""
         check_is_fitted(self)
-        images = decode(X, self._reading(), self.network_.geometry.apply)
+        images = decode(listed(X, self._reading()), self._reading(), self.network_.geometry.apply)
         return self.network_.scores(np.stack(images[start : start + SCORE_BATCH]) for start in range(0, len(images), SCORE_BATCH))
 
     def predict(self, X: Any) -> npt.NDArray[Any]:  # noqa: N803
@@ -122,6 +126,30 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return config
 
 
+def listed(X: Any, reading: Reading) -> Sequence[Any]:  # noqa: N803
+    """Paths or arrays one by one, of whatever holds them: a list, an array, a column of a table, a generator.
+
+    Raises:
+        InputError: one path or one image in place of several, or an array of images of another dtype or shape.
+    """
+    if isinstance(X, (str, Path)):
+        raise InputError(f"X is one path, {str(X)!r}; expected a list of paths, or of arrays")
+    if hasattr(X, "to_numpy"):  # pandas: its own order, whatever its index says
+        X = X.to_numpy()  # noqa: N806
+    if not isinstance(X, np.ndarray):
+        return X if isinstance(X, Sequence) else list(X)
+    if X.dtype.kind in "OU":
+        return list(X.reshape(len(X), -1)[:, 0]) if X.ndim == 2 and X.shape[1] == 1 else X  # type: ignore[return-value]
+    if X.ndim < 3:
+        raise InputError(f"X is one array of shape {X.shape}; expected several images: (n, height, width) or (n, height, width, channels)")
+    try:
+        for image in X[:1]:
+            reading.of_array(image)
+    except ImageReadError as error:
+        raise InputError(f"X[0] of X with the shape {X.shape} cannot be used: {error}") from error
+    return X  # type: ignore[return-value]
+
+
 def decode(images: Sequence[Any], reading: Reading, use: Callable[[PixelArray], PixelArray] = lambda image: image) -> list[PixelArray]:
     """Paths and arrays as decoded images (h, w, c), or what is made of each at once.
 
@@ -130,6 +158,11 @@ def decode(images: Sequence[Any], reading: Reading, use: Callable[[PixelArray], 
     """
     decoded, problems = [], {}
     for number, image in enumerate(images):
+        if not isinstance(image, (str, os.PathLike, np.ndarray)):
+            problems[str(number)] = (
+                f"a {type(image).__name__}; expected a path, or an array (of a picture of Pillow: numpy.asarray(picture))"
+            )
+            continue
         try:
             decoded.append(use(reading.of_array(image) if isinstance(image, np.ndarray) else reading.read((Path(image),))[0]))
         except (ImageReadError, OSError) as error:

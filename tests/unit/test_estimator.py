@@ -4,6 +4,7 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from sklearn.base import clone
@@ -72,7 +73,7 @@ def test_arrays_of_named_channels_are_learned_from(images: tuple[np.ndarray, np.
     model = ImageClassifier(**SMALL, sections={"data": {"channels": ["a", "b", "c", "d"]}}).fit(four[:60], labels[:60])
     assert model.network_.geometry.channels == ("a", "b", "c", "d")
     assert (model.predict(four[60:]) == labels[60:]).mean() > 0.8
-    with pytest.raises(BadImagesError, match=r"expected \(height, width, 4\): a, b, c, d"):
+    with pytest.raises(InputError, match=r"expected \(height, width, 4\): a, b, c, d"):
         model.predict_proba(four[..., :3])
 
 
@@ -101,6 +102,32 @@ def test_bad_input_is_said(images: tuple[np.ndarray, np.ndarray], tmp_path: Path
     (tmp_path / "letter.png").write_text("no image")
     with pytest.raises(BadImagesError, match=r"letter\.png"):
         ImageClassifier(**SMALL).fit([tmp_path / "letter.png", tmp_path / "letter.png"], ["a", "b"])
+
+
+def test_what_notebooks_hand_over_is_taken_or_said_in_one_sentence(images: tuple[np.ndarray, np.ndarray], tmp_path: Path) -> None:
+    pictures, labels = images
+    files = [tmp_path / f"{number}.png" for number in range(16)]
+    for file, picture in zip(files, pictures, strict=False):
+        Image.fromarray(picture).save(file)
+    model = ImageClassifier(**{**SMALL, "epochs": 1})
+    table = pd.DataFrame({"file": map(str, files), "label": labels[:16]}, index=range(100, 116))
+    expected = model.fit(files, labels[:16]).predict_proba(files)
+    for column in (table["file"], table[["file"]], np.array(table["file"])):
+        assert np.array_equal(model.fit(column, table["label"]).predict_proba(column), expected)
+    assert len(model.predict(iter(files))) == 16
+    for wrong, message in (
+        ("a.png", r"X is one path, 'a\.png'; expected a list"),
+        (pictures[0], r"X is one array of shape \(32, 32\); expected several images"),
+        (pictures / 255, r"X\[0\] of X with the shape \(80, 32, 32\) .*float64.*\(255 \* image\)\.round"),
+        (np.moveaxis(np.stack([pictures] * 3), 0, 1), r"shape \(3, 32, 32\); expected \(height, width\)"),
+    ):
+        with pytest.raises(InputError, match=message):
+            model.predict(wrong)
+    with pytest.raises(BadImagesError, match=r"0: a Image; expected a path, or an array \(.*numpy\.asarray"):
+        model.predict([Image.fromarray(pictures[0])])
+    for nothing in (None, float("nan")):
+        with pytest.raises(InputError, match="y has no label at 1;"):
+            model.fit(pictures[:3], np.array(["disc", nothing, "stripes"], dtype=object))
 
 
 def test_columns_of_zeros_and_ones_are_labels_that_come_together(images: tuple[np.ndarray, np.ndarray]) -> None:

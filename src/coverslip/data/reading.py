@@ -137,7 +137,8 @@ class Reading:
         image = array[..., None] if array.ndim == 2 else array
         depths = (np.uint8, np.uint16, np.float32) if self.channels else (np.uint8, np.uint16)
         if array.dtype not in depths:
-            raise ImageReadError(f"{found}; expected uint8 (0 to 255) or uint16 (0 to 65535) pixels")
+            scaled = "; from 0 to 1 it becomes that by (255 * image).round().astype('uint8')" if array.dtype.kind == "f" else ""
+            raise ImageReadError(f"{found}; expected uint8 (0 to 255) or uint16 (0 to 65535) pixels{scaled}")
         if self.channels and (image.ndim != 3 or image.shape[2] != len(self.channels)):
             raise ImageReadError(f"{found}; expected (height, width, {len(self.channels)}): {_named(self.channels)}")
         if image.ndim != 3 or not (self.channels or image.shape[2] in (1, 3, 4)):
