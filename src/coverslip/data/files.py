@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import posixpath
 import re
@@ -122,14 +123,9 @@ def read_columns(path: Place) -> dict[str, list[str]]:
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    data = path.read_bytes()
-    try:
-        data.decode("utf-8")
-        encoding = "utf-8-sig"
-    except UnicodeDecodeError:
-        encoding = "cp1252"  # what spreadsheet programs write on Windows
-    head = data.split(b"\n", 1)[0]
-    separator = max((",", ";", "\t"), key=lambda mark: head.count(mark.encode()))
+    encoding = _encoding(data := path.read_bytes())
+    head = re.split(r"[\r\n]", data.decode(encoding), maxsplit=1)[0]
+    separator = max((",", ";", "\t"), key=head.count)
     read: Callable[..., pd.DataFrame]
     read = partial(pd.read_csv, path, sep=separator, dtype=str, keep_default_na=False, encoding=encoding)  # type: ignore[assignment]
     with warnings.catch_warnings():
@@ -142,6 +138,17 @@ def _read_csv(path: Path) -> pd.DataFrame:
             if (wide.iloc[:, len(names) :] != "").any(axis=None):
                 raise
             return wide.iloc[:, : len(names)].set_axis(names, axis=1)
+
+
+def _encoding(data: bytes) -> str:
+    """UTF-8 or UTF-16 where the text says so, else what spreadsheet programs write on Windows."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return "cp1252"
+    return "utf-8-sig"
 
 
 def _reason(error: Exception) -> str:

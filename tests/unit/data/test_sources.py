@@ -119,9 +119,11 @@ def test_parquet_with_other_columns_and_whole_numbers(tmp_path):
     assert [path.is_file() for (path,) in table.samples] == [True, True]
 
 
-def test_csv_of_windows_spreadsheets(tmp_path):
+@pytest.mark.parametrize(("encoding", "mark", "end"), [("cp1252", ";", "\n"), ("utf-8-sig", ";", "\r\n"), ("utf-16", "\t", "\r\n")])
+def test_csv_of_windows_spreadsheets(tmp_path, encoding, mark, end):
     touch(tmp_path, "1.png", "2.png")
-    (tmp_path / "t.csv").write_bytes("image;label\n1.png;größer\n2.png;kleiner\n".encode("cp1252"))
+    lines = ["image;label", "1.png;größer", "2.png;kleiner", ""]
+    (tmp_path / "t.csv").write_bytes(end.join(lines).replace(";", mark).encode(encoding))
     assert load(tmp_path / "t.csv").classes == ("größer", "kleiner")
 
 
