@@ -27,7 +27,7 @@ from coverslip.structures import File
 
 _Array = npt.NDArray[Any]
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+IMAGE_SUFFIXES = frozenset({".bmp", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 MAX_PIXELS = 100_000_000
 SMALLEST_SIDE = 2
 LUMA = (0.299, 0.587, 0.114)

@@ -74,6 +74,10 @@ def test_parts_and_strangers_beside_them(tmp_path):
         load(touch(tmp_path, "train/a/1.png", "train/b/1.png", "extra/c/1.png"))
 
 
+def test_browsers_call_jpeg_files_by_other_names(tmp_path):
+    assert load(touch(tmp_path, "a/1.jfif", "a/2.JPE", "b/3.jpg")).images == ("a/1.jfif", "a/2.JPE", "b/3.jpg")
+
+
 def test_loose_images_are_listed_and_not_used(tmp_path):
     table = load(touch(tmp_path, "a/1.png", "b/1.png", "loose.png"))
     assert len(table) == 2
