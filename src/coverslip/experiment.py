@@ -58,7 +58,7 @@ def run(
         pictures: whether to save the pictures of the report.
         time_inference: measure how long the network takes for the images that it is judged on, for timing.json.
         progress: told about long work.
-        announce: told in two lines, before the first step, what is about to be trained on what.
+        announce: told in a few lines, before the first step, what the audit warns of and what is about to be trained on what.
 
     Raises:
         ConfigError: contradictions in the config.
@@ -79,6 +79,8 @@ def run(
         with watch("model"):
             learner = Fits(data, place, progress, frozen)
             summary = learner.summary
+        if data.audit.sentence:
+            announce(f"audit:  {data.audit.sentence}; in full in the report, and by coverslip audit")
         announce(f"images: {', '.join(f'{len(data.split.rows(part)):,} {part}' for part in PARTS)}")
         announce(f"model:  {data.config.model.backbone}, {summary.sentence}")
         place.write_start(data.config, data.audit, data.table, data.split)

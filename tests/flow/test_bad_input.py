@@ -85,6 +85,9 @@ def test_class_with_one_image_is_said_and_does_not_crash(cli: Cli, small: Path, 
     done = train(cli, small, tmp_path / "run")
     assert done.status == 0, done.err
     assert "rare" in done.err
+    said = next(line for line in done.err.splitlines() if line.startswith("audit: "))
+    assert "1 warning (" in said
+    assert "tiny class" in said
 
 
 @pytest.mark.parametrize("kind", ["truncated", "text", "tiny", "huge"])

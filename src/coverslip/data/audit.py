@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -72,6 +73,15 @@ class Audit:
     bad: dict[str, str]
     ignored: tuple[str, ...]
     notes: tuple[str, ...]
+
+    @property
+    def sentence(self) -> str:
+        """How many problems and warnings there are, and of what; empty without any."""
+        serious = [finding for finding in self.findings if finding.level != "info"]
+        levels, kinds = Counter[str](finding.level for finding in serious), Counter(finding.kind for finding in serious)
+        counted = " and ".join(_plural(levels[level], level) for level in LEVELS if levels[level])
+        named = ", ".join(kind if times == 1 else f"{kind} x{times}" for kind, times in kinds.items())
+        return f"{counted} ({named})" if serious else ""
 
     def to_json(self) -> dict[str, Any]:
         """Everything as plain JSON values: the content of `audit.json`."""
@@ -271,7 +281,8 @@ def _balance_findings(counts: Mapping[str, int], fair: str) -> list[Finding]:
     counts = {name: count for name, count in counts.items() if count}
     tiny = [f"{name} ({count})" for name, count in counts.items() if count < TINY_CLASS]
     if tiny:
-        message = f"fewer than {TINY_CLASS} images of {', '.join(tiny)}: too few for numbers; add images, or join classes (data.merge)"
+        named = f"{', '.join(tiny[:5])}{_more(tiny, 5)}"
+        message = f"fewer than {TINY_CLASS} images of {named}: too few for numbers; add images, or join classes (data.merge)"
         found.append(Finding("tiny class", "warning", message))
     most, least = max(counts, key=lambda name: counts[name]), min(counts, key=lambda name: counts[name])
     ratio = counts[most] / counts[least]
@@ -306,6 +317,13 @@ def _range_findings(facts: pd.DataFrame) -> list[Finding]:
             f"up to {facts['high'][narrow].max():.1%} of it; normalise by data set or by image so that they are not nearly black"
         )
         found.append(Finding("small range", "info", message, tuple(facts["image"][narrow])))
+    shallow = (facts["bits"] == 8).to_numpy()
+    if shallow.any() and narrow.sum() > deep.sum() / 2:
+        message = (
+            f"{_plural(int(shallow.sum()), 'image')} of 8 bit beside {int(deep.sum())} of 16 bit, most of which use less than a quarter of "
+            'their range and are much darker to the network; pixels.range = "image" treats them alike, or save all in one way'
+        )
+        found.append(Finding("mixed depth", "warning", message, tuple(facts["image"][narrow])))
     flat = (facts["high"] == facts["low"]).to_numpy()
     if flat.any():
         message = f"{_plural(int(flat.sum()), 'image')} of one single grey level: nothing can be seen in such an image"

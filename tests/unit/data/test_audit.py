@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +139,35 @@ def test_bad_images_small_range_and_flat(tmp_path):
     assert {"unreadable", "flat"} <= set(kinds(found, "warning"))
     assert "small range" in kinds(found, "info")
     assert found.bad == {"a/broken.png": "the file is truncated"}
+
+
+def test_dark_deep_images_beside_shallow_ones_are_a_warning(tmp_path):
+    fill(tmp_path)
+    for i in range(4):
+        save(tmp_path, f"a/deep{i}.png", noise(500 + i).astype(np.uint16) * 16)
+    found, _, _ = look(tmp_path)
+    message = next(finding.message for finding in found.findings if finding.kind == "mixed depth")
+    assert message.startswith("24 images of 8 bit beside 4 of 16 bit")
+    for i in range(4):
+        save(tmp_path, f"a/deep{i}.png", noise(500 + i).astype(np.uint16) * 257)
+    assert "mixed depth" not in kinds(look(tmp_path)[0])
+
+
+def test_many_tiny_classes_are_counted_not_listed(tmp_path):
+    found, _, _ = look(fill(tmp_path, 2, "abcdefgh"))
+    message = next(finding.message for finding in found.findings if finding.kind == "tiny class")
+    assert "a (2), b (2), c (2), d (2), e (2) and 3 more: too few" in message
+
+
+def test_a_sentence_counts_what_is_serious(tmp_path):
+    found = look(fill(tmp_path))[0]
+    assert found.sentence == ""
+    save(tmp_path, "b/copy.png", noise(3))
+    save(tmp_path, "c/only.png", noise(999))
+    found = look(tmp_path)[0]
+    assert found.sentence == "1 problem and 3 warnings (two labels, exact duplicates, tiny class, imbalance)"
+    twice = replace(found, findings=found.findings * 2)
+    assert twice.sentence == "2 problems and 6 warnings (two labels x2, exact duplicates x2, tiny class x2, imbalance x2)"
 
 
 def test_crop_says_what_it_loses(tmp_path):
