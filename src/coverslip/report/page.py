@@ -160,9 +160,13 @@ def environment_facts(run: RunFiles) -> list[tuple[str, str]]:
         "Machine": environment.get("machine"),
         "Seeds": environment.get("seeds"),
         "Git": environment.get("git"),
+        "Data": environment.get("data"),
     }
     facts = [
-        (title, ", ".join(f"{name} {value}" for name, value in block.items())) for title, block in blocks.items() if isinstance(block, dict)
+        (title, ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in block.items()))
+        for title, block in blocks.items()
+        if isinstance(block, dict)
     ]
-    given = [(title, str(environment.get(key) or "")) for title, key in (("Bundle", "bundle"), ("Data", "data"))]
+    named = {"Bundle": environment.get("bundle"), "Data": environment.get("data")}
+    given = [(title, value) for title, value in named.items() if isinstance(value, str)]
     return [fact for fact in [*facts, ("Device", device), *given] if fact[1]]

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from coverslip.report import figures
 from coverslip.report.files import RunFiles, items, within
@@ -14,6 +15,9 @@ from coverslip.report.sections import MOST_ROWS, PART_TITLES, Drawing, Section, 
 
 MOST_CONFUSED = 40
 """Classes up to which the confusion matrix is drawn."""
+
+FLAT = 0.005
+"""Gain of accuracy that nobody would collect images for."""
 
 LONG_METHOD = 50
 """Letters of "interval by" that fit into a line of the table, with room for the columns of other parts: half, a third."""
@@ -139,4 +143,23 @@ def more_images(run: RunFiles) -> Drawing | None:
     table = table.dropna(subset=["images", "accuracy"]).sort_values("images")
     if len(table) < 2:
         return None
-    return draw(figures.learning_curve(table), "Would more images help?", "The band is the interval of the accuracy.")
+    caption = f"{_more_images_answer(table)} The band is the interval of the accuracy."
+    return draw(figures.learning_curve(table), "Would more images help?", caption)
+
+
+def _more_images_answer(table: pd.DataFrame) -> str:
+    """What the last stretch of the curve says, held against half the width of the interval of its end."""
+    before, last = table.iloc[-2], table.iloc[-1]
+    gain = last["accuracy"] - before["accuracy"]
+    noise = (last["high"] - last["low"]) / 2 if {"low", "high"} <= set(table.columns) else FLAT
+    said = (
+        f"From {before['images']:,.0f} to {last['images']:,.0f} training images the accuracy went from {before['accuracy']:.3f} to "
+        f"{last['accuracy']:.3f}."
+    )
+    if last["accuracy"] >= 1:
+        return f"{said} Nothing is left to gain on these images; other images (another instrument, another season) may show more."
+    if gain > noise:
+        return f"{said} The curve still rises by more than chance would explain: more images are likely to help."
+    if gain > FLAT:
+        return f"{said} It may still rise, but by no more than chance would explain: more images may help."
+    return f"{said} The curve is flat there: more images of the same kind would hardly help."

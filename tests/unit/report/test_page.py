@@ -17,6 +17,7 @@ from coverslip.errors import MissingInputError, RunFolderError
 from coverslip.report import write_report
 from coverslip.report.files import read_run
 from coverslip.report.page import headline
+from coverslip.runtime import write_json
 from unit.report.make_run import make_evaluation, make_run
 
 FILES = (
@@ -320,3 +321,30 @@ def test_long_words_on_an_interval_take_the_room_of_the_bars(gel: Path, tmp_path
     assert method in page
     assert ('<table class="full calm">' in page) is bars
     assert ("Bars run from 0 to 1." in page) is bars
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "answer"),
+    [
+        ([0.70, 0.80], "The curve still rises by more than chance would explain: more images are likely to help."),
+        ([0.80, 0.82], "It may still rise, but by no more than chance would explain: more images may help."),
+        ([0.82, 0.82], "The curve is flat there: more images of the same kind would hardly help."),
+        ([0.99, 1.0], "Nothing is left to gain on these images"),
+    ],
+)
+def test_the_learning_curve_answers_its_question(gel: Path, tmp_path: Path, accuracy: list[float], answer: str) -> None:
+    folder = shutil.copytree(gel, tmp_path / "run")
+    curve = pd.DataFrame({"images": [600, 1200], "accuracy": accuracy}).assign(
+        low=lambda t: t.accuracy - 0.03, high=lambda t: t.accuracy + 0.03
+    )
+    curve.to_csv(folder / "learning_curve.csv", index=False)
+    _, page = read(folder)
+    assert f"From 600 to 1,200 training images the accuracy went from {accuracy[0]:.3f} to {accuracy[1]:.3f}. {answer}" in page.text
+
+
+def test_hashes_are_named_as_other_facts_are(gel: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(gel, tmp_path / "run")
+    environment = json.loads((folder / "environment.json").read_text())
+    write_json(folder / "environment.json", environment | {"data": {"pixels_sha256": "abc", "split_sha256": "def"}})
+    _, page = read(folder)
+    assert "pixels sha256 abc, split sha256 def" in page.text
