@@ -80,7 +80,7 @@ def _split(run: RunFiles, marks: Citations) -> list[str]:
     text = (
         f"Images {verb}{how}: {listed(parts)}"
         if len(parts) > 1
-        else f"All images were used for {parts[0]}"
+        else f"All images were in one part: {parts[0]}"
         if parts
         else "Images were divided"
     )
@@ -93,9 +93,9 @@ def _split(run: RunFiles, marks: Citations) -> list[str]:
     folds, repeats = fold_counts(numbers)
     if folds:
         again = f", repeated {repeats} times with new folds" if repeats > 1 else ""
-        sentences.append(
-            f"Performance was also estimated by {folds}-fold cross-validation{again}, on all images that were not in the test part."
-        )
+        tested = bool(counts.get("test", 0))
+        on = "on all images that were not in the test part" if tested else "on all images, and the final model was trained on all of them"
+        sentences.append(f"Performance was {'also ' if tested else ''}estimated by {folds}-fold cross-validation{again}, {on}.")
     return sentences
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from coverslip.config import dump_toml, load_config
@@ -51,6 +53,17 @@ def test_probe(folder: Path) -> None:
     assert "They ran on cpu in 32-bit floating point, features of the frozen backbone by OpenVINO 2026.4.1." in text
     for wrong in ("AdamW", "epoch", "learning rate", "augmented", "calibrated", "All layers"):
         assert wrong not in text
+
+
+def test_folds_without_a_test_part(folder: Path, tmp_path: Path) -> None:
+    alone = shutil.copytree(folder, tmp_path / "alone")
+    pd.read_csv(alone / "split.csv").assign(part="train").to_csv(alone / "split.csv", index=False)
+    text = text_for(alone, training=PROBE)
+    assert "All images were in one part: train (n = 92)" in text
+    assert (
+        "Performance was estimated by 5-fold cross-validation, repeated 3 times with new folds, on all images, "
+        "and the final model was trained on all of them."
+    ) in text
 
 
 def test_finetune(folder: Path) -> None:
