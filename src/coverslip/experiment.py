@@ -115,10 +115,16 @@ def run(
         times = {"training_seconds": learner.seconds, "features_seconds": learner.feature_seconds}
         if time_inference:
             times |= inference_times(data, fitted)
-        place.write_timing(watch, fitted.images_per_second, sum(map(len, predictions.values())), **times)
+        judged = 0 if cached_scores(data) else sum(map(len, predictions.values()))
+        place.write_timing(watch, fitted.images_per_second, judged, **times)
         place.write_results(learner.history, predictions, metrics, summary)
         place.clean()
         return RunResult(place.path, metrics, watch.total, tuple(notes))
+
+
+def cached_scores(data: Prepared) -> bool:
+    """Whether images were judged by cached features or out of fold, so that judging says nothing of the speed of the network."""
+    return data.config.training.regime == "probe" or data.split.folds is not None
 
 
 def inference_times(data: Prepared, fitted: Fitted) -> dict[str, float]:

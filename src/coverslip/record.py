@@ -260,7 +260,10 @@ class RunFolder:
         write_json(self.path / "metrics.json", metrics)
 
     def write_timing(self, watch: Stopwatch, training_speed: float, scored: int, **more: Any) -> None:
-        """Write timing.json: seconds by stage, images per second, and what else was measured."""
+        """Write timing.json: seconds by stage, images per second, and what else was measured.
+
+        `scored` is the number of images that the network scored while judging; 0 where it did not look at them then.
+        """
         judged = watch.stages.get("judge", 0.0)
         timing = {
             "stages": watch.stages,

@@ -171,7 +171,7 @@ class Sheet:
         if not pairs or number.value not in (0.0, 1.0):
             return self._agreed(number)
         low, high = exact_interval(pairs * number.value, pairs, self.level)
-        return Number(number.value, float(low), float(high), f"{self._exact_method()}, {pairs} independent pairs")
+        return Number(number.value, float(low), float(high), f"{self._exact_method()}, {pairs} independent pair{'s' if pairs > 1 else ''}")
 
     def _all_right_bound(self, name: str, number: Number) -> Number:
         """The lower of two bounds: errors as often anywhere (as accuracy), or all of them in the smallest class."""

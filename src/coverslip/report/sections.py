@@ -355,7 +355,7 @@ def time(run: RunFiles) -> Section | None:
     """Seconds a stage and images a second."""
     stages = {name: value for name, each in within(run.timing, "stages").items() if (value := finite(each)) is not None}
     total = finite(run.timing.get("total_seconds"))
-    speeds = {"training_images_per_second": "Training", "prediction_images_per_second": "Prediction"}
+    speeds = {"training_images_per_second": "Training", "prediction_images_per_second": "Judging, intervals included"}
     facts = [("In all", duration(total))] if total is not None else []
     facts += [(title, f"{_speed(value)} images a second") for key, title in speeds.items() if (value := finite(run.timing.get(key)))]
     drawing = draw(figures.stages(stages), "Time", "Wall time of each stage.") if stages else None

@@ -55,6 +55,7 @@ def test_a_frozen_backbone_is_shared_and_changes_nothing(config: RunConfig, tmp_
         times = json.loads((tmp_path / head / "timing.json").read_text())
         assert times["inference_images"] == result.metrics["test"]["n"]
         assert min(times["inference_seconds"], times["training_seconds"], times["features_seconds"]) > 0
+        assert times["prediction_images_per_second"] is None, "features were cached"
         assert "a baseline, no model to use" in (tmp_path / head / "environment.json").read_text()
         assert number == 0 or "inference_images" not in (tmp_path / f"{head}-alone" / "timing.json").read_text()
 
