@@ -29,7 +29,18 @@ from coverslip.models.hardware import hardware_name
 from coverslip.models.summary import Summary
 from coverslip.models.weight_histograms import weights_json
 from coverslip.network import Network
-from coverslip.runtime import explained, git_state, hash_file, hash_text, machine_facts, package_versions, sweep, write_file, write_json
+from coverslip.runtime import (
+    explained,
+    git_state,
+    hash_file,
+    hash_text,
+    machine_facts,
+    make_folder,
+    package_versions,
+    sweep,
+    write_file,
+    write_json,
+)
 from coverslip.storage import absolute
 from coverslip.structures import FloatArray, IntArray, Predictions, RunResult, Split, Table, Task
 
@@ -86,8 +97,7 @@ def claimed(path: Path, what: str, signs: Sequence[str], *, resume: bool) -> Ite
         RunFolderError: another process works there, or it holds one and `resume` was not asked for.
         ResourceError: the folder cannot be written.
     """
-    with explained(path):
-        path.mkdir(parents=True, exist_ok=True)
+    make_folder(path)
     lock = filelock.FileLock(path / ".lock")
     try:
         lock.acquire(timeout=0)

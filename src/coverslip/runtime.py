@@ -72,8 +72,8 @@ def writing(path: Path) -> Iterator[Path]:
         ResourceError: the disk is full or the folder cannot be written.
     """
     path = path.absolute()
+    make_folder(path.parent)
     with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         holder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     temporary = holder / path.name
     try:
@@ -118,9 +118,24 @@ def explained(path: Path) -> Iterator[None]:
             raise ResourceError(
                 f"the disk is full while writing {path}; free some space, or choose another place (--out, COVERSLIP_CACHE)"
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG):
             raise ResourceError(f"cannot write {path}: {error.strerror}; choose another place (--out, COVERSLIP_CACHE)") from error
         raise
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, where they are not there yet.
+
+    Raises:
+        ResourceError: there is no such place, or it cannot be written.
+    """
+    with explained(path):
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError as error:  # a drive that is not there, a place where nothing can be made
+            raise ResourceError(
+                f"the folder {path} cannot be made: {error.strerror}; choose another place (--out, COVERSLIP_CACHE)"
+            ) from error
 
 
 def hash_file(path: Path) -> str:

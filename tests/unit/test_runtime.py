@@ -141,6 +141,15 @@ def test_a_file_where_a_folder_is_needed(tmp_path: Path) -> None:
     assert (tmp_path / "runs").read_text() == "I am a file"
 
 
+def test_a_folder_where_none_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_drive(self: Path, *_: object, **__: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self))
+
+    monkeypatch.setattr(Path, "mkdir", no_drive)
+    with pytest.raises(ResourceError, match=r"the folder .*absent.runs cannot be made: .*--out"):
+        write_file(tmp_path / "absent" / "runs" / "x.json", "content")
+
+
 # JSON -----------------------------------------------------------------------------------------------------------------
 
 

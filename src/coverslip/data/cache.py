@@ -19,7 +19,7 @@ from pathlib import Path
 import filelock
 
 from coverslip.errors import ResourceError
-from coverslip.runtime import cache_folder, explained
+from coverslip.runtime import cache_folder, explained, make_folder
 
 KINDS = ("pixels", "features", "maps", "graphs", "bundles", "shards", "indexes")
 STALE_SECONDS = 86_400
@@ -88,8 +88,8 @@ def entry_of(kind: str, key: str) -> Path:
 
 
 def _build_entry(place: Path, build: Callable[[Path], None]) -> None:
+    make_folder(place.parent)
     with explained(place):
-        place.parent.mkdir(parents=True, exist_ok=True)
         holder = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=place.parent))
     at_work = filelock.FileLock(holder.with_name(holder.name + _LOCK))  # which the system frees when this process is killed
     try:
