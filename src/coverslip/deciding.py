@@ -20,18 +20,42 @@ from coverslip.structures import BoolArray, FloatArray, IntArray, Predictions, T
 from coverslip.training.fit import Fitted
 
 
-def choose_decision(data: Prepared, fitted: Fitted, folds: FoldScores | None) -> Decision:
-    """Calibration and thresholds from the validation part, or from out-of-fold scores; never from the test part."""
+def check_decision(data: Prepared) -> None:
+    """Refuse, before anything is trained, what could only fail after it.
+
+    Raises:
+        ConfigError: neither folds nor a validation part to choose on, or a choice that is for another task.
+    """
     wanted, task = data.config.decision, data.table.task
-    searched = task is Task.MULTILABEL and wanted.thresholds != "fixed"
-    if not (wanted.calibrate or wanted.sensitivity is not None or searched):
-        return Decision(task, wanted.threshold, at_least_one=wanted.at_least_one)
-    rows, scores = scores_to_decide_on(data, fitted, folds)
-    if not len(rows):
+    if wanted.sensitivity is not None and task is Task.MULTILABEL:
+        raise ConfigError("decision.sensitivity is for binary tasks; with several labels an image say decision.thresholds")
+    if wanted.sensitivity is not None and task is not Task.BINARY:
+        raise ConfigError(
+            f"decision.sensitivity is for binary tasks; this one is {task} with {len(data.table.classes)} classes; "
+            "join classes with data.merge"
+        )
+    if wanted.calibrate == "platt" and task is not Task.MULTILABEL:
+        raise ConfigError('decision.calibrate = "platt" is for several labels an image; with one label say true, or "temperature"')
+    if _is_chosen(data) and data.split.folds is None and not len(data.split.rows("validation")):
         raise ConfigError(
             "decision.calibrate, decision.sensitivity and decision.thresholds choose on the validation part, but it is empty; "
             "set split.validation or split.folds"
         )
+
+
+def _is_chosen(data: Prepared) -> bool:
+    wanted = data.config.decision
+    searched = data.table.task is Task.MULTILABEL and wanted.thresholds != "fixed"
+    return bool(wanted.calibrate) or wanted.sensitivity is not None or searched
+
+
+def choose_decision(data: Prepared, fitted: Fitted, folds: FoldScores | None) -> Decision:
+    """Calibration and thresholds from the validation part, or from out-of-fold scores; never from the test part."""
+    wanted, task = data.config.decision, data.table.task
+    if not _is_chosen(data):
+        return Decision(task, wanted.threshold, at_least_one=wanted.at_least_one)
+    check_decision(data)
+    rows, scores = scores_to_decide_on(data, fitted, folds)
     return (_decide_on_several if task is Task.MULTILABEL else _decide_on_one)(data, rows, scores, folds is not None)
 
 
@@ -56,15 +80,11 @@ def scores_to_decide_on(data: Prepared, fitted: Fitted, folds: FoldScores | None
 
 def _decide_on_one(data: Prepared, rows: IntArray, scores: FloatArray, folds: bool) -> Decision:
     wanted, task, targets = data.config.decision, data.table.task, data.table.labels[rows]
-    if wanted.calibrate == "platt":
-        raise ConfigError('decision.calibrate = "platt" is for several labels an image; with one label say true, or "temperature"')
     found = temperature(scores, targets) if wanted.calibrate else 1.0
     scores = apply_temperature(scores, found)
     if wanted.sensitivity is None:
         note = f"temperature {found:.3f}, fitted on {len(rows)} images that were not trained on"
         return Decision(task, wanted.threshold, found, note=note)
-    if task is not Task.BINARY:
-        raise ConfigError(f"decision.sensitivity is for binary tasks; this one is {task} with {len(data.table.classes)} classes")
     chosen = threshold_for_sensitivity(scores, targets, wanted.sensitivity)
     note = f"threshold {chosen.threshold:.4f} for a sensitivity of {wanted.sensitivity}, chosen on {len(rows)} images"
     flattered = "; the numbers of the folds at this threshold come from the same images and flatter it a little" if folds else ""
@@ -73,8 +93,6 @@ def _decide_on_one(data: Prepared, rows: IntArray, scores: FloatArray, folds: bo
 
 def _decide_on_several(data: Prepared, rows: IntArray, scores: FloatArray, folds: bool) -> Decision:
     wanted, targets = data.config.decision, data.table.labels[rows]
-    if wanted.sensitivity is not None:
-        raise ConfigError("decision.sensitivity is for binary tasks; with several labels an image say decision.thresholds")
     lines: tuple[tuple[float, float], ...] = ()
     notes = []
     if wanted.calibrate:

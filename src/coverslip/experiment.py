@@ -12,7 +12,7 @@ import numpy as np
 from coverslip.bundle import DIGEST, Bundle, save_bundle
 from coverslip.card import model_card
 from coverslip.config import RunConfig
-from coverslip.deciding import choose_conformal, choose_decision, predict_parts, summarise_numbers, threshold_table
+from coverslip.deciding import check_decision, choose_conformal, choose_decision, predict_parts, summarise_numbers, threshold_table
 from coverslip.evaluation.decision import Decision
 from coverslip.fitting import Fits
 from coverslip.models.classifier import FrozenBackbones
@@ -76,6 +76,7 @@ def run(
         watch = Stopwatch()
         with watch("data"):
             data = prepare(config, progress) if data is None else data.under(config)
+        check_decision(data)
         with watch("model"):
             learner = Fits(data, place, progress, frozen)
             summary = learner.summary

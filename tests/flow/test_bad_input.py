@@ -134,6 +134,18 @@ def test_a_line_a_class_is_for_several_labels(cli: Cli, small: Path, tmp_path: P
     done = train(cli, small, tmp_path / "run", "-s", "decision.calibrate=platt", "-s", "split.validation=0.25")
     assert done.status == 2
     assert 'decision.calibrate = "platt" is for several labels' in done.err
+    assert "model: " not in done.err, "refused before anything is built or trained"
+    nothing = train(cli, small, tmp_path / "run", "-s", "decision.sensitivity=0.9", "-s", "split.validation=0.01")
+    assert nothing.status == 2
+    assert "choose on the validation part, but it is empty" in nothing.err
+    (small / "third").mkdir()
+    for number in range(8):
+        Image.fromarray(np.random.default_rng(number).integers(0, 255, (50, 60), dtype=np.uint8)).save(small / "third" / f"{number}.png")
+    third = train(cli, small, tmp_path / "run", "-s", "decision.sensitivity=0.9")
+    assert third.status == 2
+    assert "decision.sensitivity is for binary tasks; this one is multiclass with 3 classes; join classes with data.merge" in third.err
+    assert "model: " not in nothing.err + third.err
+    assert nothing_left(tmp_path / "run")
 
 
 def test_missing_weights_name_the_three_ways_out(cli: Cli, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
