@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import re
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -183,6 +185,7 @@ class Fits:
                 scores[repeat, folds == number] = self.fold(folds, repeat, number)
                 done = repeat * self.config.split.folds + number + 1
                 self.progress("folds", done, self.fits - 1, {})
+        self.notes = joined_notes(self.notes)
         return FoldScores(scores, self.history)
 
     def fold(self, folds: IntArray, repeat: int, number: int) -> FloatArray:
@@ -219,6 +222,21 @@ class Fits:
             fitted = self.fit(split.rows("train", "validation"), np.zeros(0, dtype=np.int64), "final")
         self.history += [{"fold": "", **row} for row in fitted.history]
         return fitted
+
+
+def joined_notes(notes: list[str]) -> list[str]:
+    """The same notes, those of several folds that differ by numbers only as one.
+
+    >>> joined_notes(["weights: none", "fold-0-1: stopped after 3 steps", "fold-0-4: stopped after 9 steps"])
+    ['weights: none', 'fold-0-1 and 1 more: stopped after 3 steps']
+    """
+    alike = Counter(re.sub(r"[0-9]+", "0", note) for note in notes if note.startswith("fold-"))
+    joined: dict[str, str] = {}
+    for note in notes:
+        kind = re.sub(r"[0-9]+", "0", note) if note.startswith("fold-") else note
+        name, _, said = note.partition(": ")
+        joined.setdefault(kind, note if alike[kind] < 2 else f"{name} and {alike[kind] - 1} more: {said}")
+    return list(joined.values())
 
 
 def join_groups(fitted: list[Fitted], columns: list[Columns]) -> Fitted:
