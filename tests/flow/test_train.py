@@ -200,7 +200,9 @@ def test_resume_ends_with_the_numbers_of_an_unbroken_run(cli: Cli, gel_run: Path
 
     with monkeypatch.context() as interrupted:
         interrupted.setattr(loop, "save_checkpoint", save_and_stop)
-        assert cli("train", data, "--recipe", config, "--out", tmp_path / "run").status == 130
+        stopped = cli("train", data, "--recipe", config, "--out", tmp_path / "run")
+    assert stopped.status == 130
+    assert "interrupted; what is a run, a comparison or a search goes on with --resume" in stopped.err
     assert (tmp_path / "run" / "checkpoints").is_dir()
     assert not (tmp_path / "run" / "metrics.json").exists()
     taken = cli("train", data, "--recipe", config, "--out", tmp_path / "run")

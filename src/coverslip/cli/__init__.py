@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from coverslip import __version__
 from coverslip.cli import assets, compare, data, explain, search, serve, sharing, submit, training, use, velocity
 from coverslip.cli.console import complain
 
+
+class Interruptible(TyperGroup):
+    """Says what an interruption leaves, where typer ends in silence."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            sys.stderr.write("\ninterrupted; what is a run, a comparison or a search goes on with --resume\n")
+            raise typer.Exit(130) from None
+
+
 app = typer.Typer(
     name="coverslip",
+    cls=Interruptible,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -44,6 +59,5 @@ def main() -> None:
         app()
     except CoverslipError as error:
         sys.exit(complain(error))
-    except KeyboardInterrupt:
-        sys.stderr.write("\ninterrupted; a run goes on with --resume\n")
+    except KeyboardInterrupt:  # before a command began
         sys.exit(130)
