@@ -21,6 +21,9 @@ LabelSet = tuple[str, ...]
 SEPARATORS: tuple[str, ...] = ("|", ";", ",", " ")
 """What may stand between the labels of one image."""
 
+MANY_CLASSES = 30
+"""Names up to which a note states them all."""
+
 SEVERAL_IN_ONE = 0.1
 """Share of the rows from which a mark inside labels looks like one between labels."""
 
@@ -47,6 +50,13 @@ class Labels:
 # One label an image ---------------------------------------------------------------------------------------------------
 
 
+def _some_classes(classes: Sequence[str]) -> str:
+    """Their names in order; of many, the first and the last."""
+    if len(classes) <= MANY_CLASSES:
+        return ", ".join(classes)
+    return f"{', '.join(classes[: MANY_CLASSES - 2])}, ... {classes[-1]} ({len(classes)} in all)"
+
+
 def single_labels(
     labels: list[str], config: DataConfig, known_classes: Sequence[str] | None = None, *, folder: Root | None = None
 ) -> Labels:
@@ -69,7 +79,7 @@ def single_labels(
     classes = _class_order(merged, config, folder) if known_classes is None else _refuse_strangers(set(merged), known_classes)
     position = {name: i for i, name in enumerate(classes)}
     order = "as stated" if config.classes or config.positive else "in natural order"
-    ordered = (f"classes {order}: {', '.join(classes)}",) if known_classes is None else ()
+    ordered = (f"classes {order}: {_some_classes(classes)}",) if known_classes is None else ()
     return Labels(
         classes=classes,
         targets=np.array([position[label] for label in merged], dtype=np.int64),
@@ -152,7 +162,7 @@ def several_labels(
         targets[row, [position[label] for label in labels if label in position]] = 1
     kept, lost = _rows_with_labels(targets, sets, config)
     order = "as stated" if stated else "in natural order"
-    ordered = (f"classes {order}, several an image: {', '.join(classes)}",) if known_classes is None else ()
+    ordered = (f"classes {order}, several an image: {_some_classes(classes)}",) if known_classes is None else ()
     counts = Counter(label for labels in merged for label in set(labels))
     return Labels(
         classes,

@@ -63,6 +63,11 @@ def test_parts_above_the_classes_become_the_preset(tmp_path, names):
         assert image[:2].casefold() == part[:2]
 
 
+def test_many_classes_are_stated_by_the_first_and_the_last(tmp_path):
+    table = load(touch(tmp_path, *(f"c{number}/a.png" for number in range(40))))
+    assert any(note.endswith("c26, c27, ... c39 (40 in all)") for note in table.notes)
+
+
 def test_classes_may_be_called_test_and_train(tmp_path):
     table = load(touch(tmp_path, "train/1.png", "test/2.png", "plane/3.png"))
     assert table.classes == ("plane", "test", "train")
