@@ -301,7 +301,8 @@ def _curves(axes: Axes, curves: Mapping[str, Curve], areas: Mapping[str, Shown |
             axes.plot(*curves[name], color=FAINT, linewidth=0.9, drawstyle=drawstyle, alpha=0.8)
     for name, colour in zip(named, SERIES, strict=False):
         area = areas.get(name)
-        text = f"{shorten(name, NAME)}  {word} {area.text}" if area is not None else shorten(name, NAME)
+        short = shorten(name, NAME, list(curves))
+        text = f"{short}  {word} {area.text}" if area is not None else short
         axes.plot(*curves[name], color=colour, linewidth=1.8, drawstyle=drawstyle, label=text, clip_on=False)
     if len(named) < len(curves):
         axes.plot([], [], color=FAINT, linewidth=0.9, label=f"the other {len(curves) - len(named)} classes")
@@ -365,7 +366,7 @@ def _epochs_above(axes: Axes, table: pd.DataFrame) -> None:
 
 
 def _names_down(axes: Axes, names: Sequence[str]) -> None:
-    axes.set_yticks(np.arange(len(names)), [shorten(name, NAME) for name in names], color=INK)
+    axes.set_yticks(np.arange(len(names)), [shorten(name, NAME, names) for name in names], color=INK)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -205,12 +205,26 @@ def label(name: str) -> str:
     return LABELS.get(name) or name.replace("_", " ").strip().capitalize()
 
 
-def shorten(text: str, limit: int) -> str:
+def shorten(text: str, limit: int, among: Sequence[str] = ()) -> str:
     """Text cut in the middle with an ellipsis when it is longer than `limit` characters.
+
+    Where others of `among` would then read the same, the words that they all begin with are left out in its place.
 
     >>> shorten("a very long class name indeed", 15)
     'a very … ndeed'
+    >>> shorten("species 12 of mushrooms", 15, ["species 12 of mushrooms", "species 34 of mushrooms"])
+    '… 12 of mushro…'
     """
+    short = _cut(text, limit)
+    alike = [name for name in among if name != text and _cut(name, limit) == short]
+    if not alike:
+        return short
+    same = next((place for place, letters in enumerate(zip(text, *alike, strict=False)) if len(set(letters)) > 1), len(text))
+    rest = text[max(text.rfind(mark, 0, same) for mark in " _-/.") + 1 :] if same < len(text) else text
+    return f"… {rest}" if len(rest) + 2 <= limit else f"… {rest[: limit - 3].rstrip()}…"
+
+
+def _cut(text: str, limit: int) -> str:
     if len(text) <= limit:
         return text
     head = (limit - 1) // 2

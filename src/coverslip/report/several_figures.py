@@ -57,7 +57,7 @@ def cooccurrence(shares: FloatArray, names: Sequence[str]) -> Figure:
     """A heat map of shares (K, K): rows given, columns also there; the diagonal is left empty."""
     size = min(FULL, 2.2 + 0.36 * len(names))
     drawing, (axes,) = figure(size, size * 0.86)
-    short = [shorten(name, NAME) for name in names]
+    short = [shorten(name, NAME, names) for name in names]
     for row in range(len(names)):
         for column in range(len(names)):
             share = float(shares[row, column])

@@ -218,6 +218,13 @@ def test_forty_classes_with_long_names(tmp_path: Path) -> None:
     assert "The first 40 of 41 classes." in page.text
 
 
+def test_names_that_differ_in_the_middle_stay_apart(tmp_path: Path) -> None:
+    names = [f"a rather long species name, number {place} of the collection of mushrooms" for place in range(12)]
+    text, _ = read(make_run(tmp_path / "run", "nuclei", classes=names))
+    assert len(set(re.findall(r'<th class="column" title="[^"]*"><span>([^<]*)</span>', text))) == 12
+    assert "… 7 of the collection of…" in text
+
+
 def test_multilabel_run(tmp_path: Path) -> None:
     classes = ["red", "green", "blue"]
     rows = [
