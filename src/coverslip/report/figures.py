@@ -379,7 +379,7 @@ def _square(axes: Axes) -> None:
 
 
 def _percent_axis(axis: Any) -> None:
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{round(100 * value, 6):g} %"))
 
 
 def _tall(rows: int, row: float = 0.25, rest: float = 0.65) -> float:

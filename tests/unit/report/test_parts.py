@@ -141,6 +141,19 @@ def test_epochs_stand_above_steps_where_they_are_known() -> None:
     assert len(figures.history(table.drop(columns="epoch"), {"train_loss": "training"}, "loss").axes) == 1
 
 
+@pytest.mark.parametrize("values", [[0.0, 0.022], [0.5, 0.9], [0.31, 0.3101]])
+def test_marks_of_shares_never_read_the_same(values: list[float]) -> None:
+    history = pd.DataFrame({"step": [0, 1], "accuracy": values})
+    drawing = figures.history(history, {"accuracy": "accuracy"}, "", None, share=True)
+    drawing.draw_without_rendering()
+    axes = drawing.axes[0]
+    low, high = axes.get_ylim()
+    marks = [mark.get_text() for mark in axes.get_yticklabels() if low <= mark.get_position()[1] <= high]
+    assert len(marks) >= 3
+    assert len(set(marks)) == len(marks)
+    assert all(re.fullmatch(r"[0-9.]+ %", mark) for mark in marks)
+
+
 def test_figures_leave_matplotlib_as_it_was() -> None:
     import matplotlib as mpl
 
