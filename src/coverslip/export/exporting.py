@@ -193,9 +193,7 @@ def _move_weights(temporary: Path, place: Path) -> None:
     temporary.with_suffix(".bin").replace(place.with_suffix(".bin"))
 
 
-def _small(
-    form: Format, model: Model, graph: onnx.ModelProto, depth: int, place: Path, judged: Judged, said: Credits
-) -> tuple[Path, Cost]:
+def _small(form: Format, model: Model, graph: onnx.ModelProto, depth: int, place: Path, judged: Judged, said: Credits) -> tuple[Path, Cost]:
     """Write the network in 8 bits, and measure what that costs."""
     predictions, table = judged.predictions, judged.table
     rows = calibration_rows(len(table))
