@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from coverslip.report.citations import Citations
-from coverslip.report.files import RunFiles, within
+from coverslip.report.files import RunFiles, items, within
 from coverslip.report.methods_images import augmentation, pixels
-from coverslip.report.numbers import Shown, count, label, large, listed, plural, share, shown
+from coverslip.report.numbers import Shown, count, large, listed, plural, share, shown
 from coverslip.structures import PARTS
 
 FAMILIES = (
@@ -135,7 +135,29 @@ def _model(run: RunFiles, marks: Citations) -> list[str]:
         text += f"; it had {large(total)} weights"
         if isinstance(trained, int) and trained != total and training.get("regime") == "probe":
             text += f", {large(trained)} of them trained"
-    return [f"{text}."]
+    return [f"{text}.", *_first_layer(run), *_pooling(model), *_groups(model)]
+
+
+def _first_layer(run: RunFiles) -> list[str]:
+    """How pretrained RGB filters were made to fit other channels; nothing for RGB and for random weights."""
+    model, channels = within(run.config, "model"), [*items(run.summary, "input"), 3][0]
+    policy = FIRST_LAYERS.get(str(model.get("first_layer")))
+    if model.get("weights") == "none" or policy is None or channels in (1, 3):
+        return []
+    return [f"The pretrained filters of the first layer, made for RGB, were {policy} to fit {channels} channels."]
+
+
+def _pooling(model: Mapping[str, Any]) -> list[str]:
+    ways = {"max": "its maximum", "both": "its mean and its maximum"}
+    return [f"The last feature map was pooled by {ways[str(model['pooling'])]}."] if model.get("pooling") in ways else []
+
+
+def _groups(model: Mapping[str, Any]) -> list[str]:
+    asked = model.get("class_groups")
+    number = len(asked) if isinstance(asked, list) else asked
+    if not isinstance(number, int) or not number:
+        return []
+    return [f"The classes were divided into {count(number)} groups, and a model of its own was trained for each."]
 
 
 def _article(word: str) -> str:
@@ -161,7 +183,7 @@ def _training(run: RunFiles, marks: Citations) -> list[str]:
         )
         return sentences
     frozen, exact_head = training.get("frozen_epochs"), within(run.config, "model").get("head") == "single"
-    if regime == "finetune" and frozen:
+    if regime == "finetune" and frozen and within(run.config, "model").get("weights") != "none":
         first = "fitted" if exact_head else f"trained for {plural(int(frozen), 'epoch')}"
         sentences.append(f"The head was first {first} on the features of the frozen backbone; then {_learners(training, views)}.")
     elif regime != "probe":
@@ -260,6 +282,11 @@ def _decision(run: RunFiles, marks: Citations) -> list[str]:
     return sentences
 
 
+FIRST_LAYERS = {
+    "repeat": "repeated in turn",
+    "mean": "averaged for the channels beyond RGB",
+    "zero": "set to zero for the channels beyond RGB",
+}
 LOSSES = {
     "entropy": "the binary cross-entropy of each label",
     "focal": "the focal loss{cite} of each label",
@@ -272,8 +299,14 @@ THRESHOLD_WORDS = {
     "towards the threshold that is best for all classes.",
     "ratio": "A label was given from a score on by which each class is given as often as in the training part.",
 }
-NAMED = ("accuracy", "macro_f1", "roc_auc", "micro_f1", "macro_roc_auc")
-"""Numbers that the methods paragraph names, as far as the task has them."""
+NAMED = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro-averaged F1",
+    "roc_auc": "the area under the ROC curve",
+    "micro_f1": "micro-averaged F1",
+    "macro_roc_auc": "the area under the ROC curve, averaged over the classes,",
+}
+"""Numbers that the methods paragraph names, as far as the task has them, and how."""
 
 
 def _evaluation(run: RunFiles, part: str | None, marks: Citations) -> list[str]:
@@ -314,10 +347,7 @@ def interval_level(run: RunFiles) -> str:
 
 def _valued(name: str, number: Shown, level: str) -> str:
     value, ends = (number.percent, number.interval_percent) if name == "accuracy" else (number.text, number.interval)
-    spoken = {"accuracy": "accuracy", "macro_f1": "macro-averaged F1", "roc_auc": "the area under the ROC curve"}.get(
-        name, label(name).lower()
-    )
-    return f"{spoken} was {value}" + (f" ({level + ' ' if level else ''}interval {ends})" if ends else "")
+    return f"{NAMED[name]} was {value}" + (f" ({level + ' ' if level else ''}interval {ends})" if ends else "")
 
 
 def _software(run: RunFiles, marks: Citations) -> list[str]:

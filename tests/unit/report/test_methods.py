@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -82,6 +83,50 @@ def test_finetune(folder: Path) -> None:
     assert "temperature scaling" in text
     assert "mirrored copies" in text
     assert "L-BFGS" not in text
+
+
+def test_random_weights_are_not_said_to_have_been_frozen(folder: Path) -> None:
+    text = text_for(folder, training={"regime": "finetune", "frozen_epochs": 1}, model={"weights": "none"})
+    assert "frozen" not in text
+    assert "All layers were trained from the start." in text
+
+
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [("repeat", "repeated in turn"), ("mean", "averaged for the channels beyond RGB"), ("zero", "set to zero for the channels beyond RGB")],
+)
+def test_the_first_layer_of_other_channels_is_named(folder: Path, policy: str, words: str) -> None:
+    summary = folder / "summary.json"
+    before = summary.read_text()
+    try:
+        summary.write_text(json.dumps(json.loads(before) | {"input": [4, 64, 64]}))
+        sentence = f"The pretrained filters of the first layer, made for RGB, were {words} to fit 4 channels."
+        assert sentence in text_for(folder, model={"first_layer": policy})
+        assert "filters of the first layer" not in text_for(folder, model={"first_layer": policy, "weights": "none"})
+        summary.write_text(json.dumps(json.loads(before) | {"input": [3, 64, 64]}))
+        assert "filters of the first layer" not in text_for(folder, model={"first_layer": policy})
+    finally:
+        summary.write_text(before)
+
+
+def test_pooling_and_class_groups_are_named(folder: Path) -> None:
+    plain = text_for(folder)
+    assert "pooled" not in plain
+    assert "groups, and a model" not in plain
+    text = text_for(folder, model={"pooling": "both", "class_groups": [["a", "b"], ["c"]]})
+    assert "The last feature map was pooled by its mean and its maximum." in text
+    assert "The classes were divided into 2 groups, and a model of its own was trained for each." in text
+    assert "divided into 4 groups" in text_for(folder, model={"class_groups": 4})
+
+
+def test_numbers_of_several_labels_are_written_out(tmp_path: Path) -> None:
+    numbers = {"n": 5, "macro_f1": {"value": 0.5}, "micro_f1": {"value": 0.25}, "macro_roc_auc": {"value": 0.75}}
+    (tmp_path / "metrics.json").write_text(json.dumps({"task": "multilabel", "classes": ["a", "b"], "test": numbers}))
+    text = text_for(tmp_path)
+    assert (
+        "macro-averaged F1 was 0.500, micro-averaged F1 was 0.250 and the area under the ROC curve, averaged over the classes, was 0.750"
+        in text
+    )
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "rmsprop"])
