@@ -20,7 +20,7 @@ from coverslip.errors import InputError
 from coverslip.evaluation.intervals import Number, percentile, resample
 from coverslip.evaluation.metrics import defined_mean
 from coverslip.evaluation.multilabel_metrics import counted_scores
-from coverslip.structures import FloatArray, IntArray, StrArray
+from coverslip.structures import BoolArray, FloatArray, IntArray, StrArray
 
 Strategy = Literal["fixed", "global", "per_class", "ratio"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
@@ -180,12 +180,15 @@ def choose_thresholds(
       for n positives. A class without positives gets the global value;
     - `ratio`: each class is predicted as often as it is labelled.
 
+    A class that no training image carries (`ratio` 0) has learned nothing: it has no say in the global value, and what
+    is chosen for it is never below plain 0.5.
+
     Args:
         scores: float64 (n, K) in [0, 1].
         targets: int64 (n, K) of 0 and 1.
         strategy: see above.
         fixed: the value of `fixed`, and of all strategies where no class has a positive.
-        ratio: float64 (K,), label share of each class in training, for `ratio`; that of `targets` when not given.
+        ratio: float64 (K,), label share of each class in training; for `ratio` that of `targets` when not given.
         at_least_one: judge the estimate with at least one label a row (see `decide_multilabel`).
         seed: of the folds.
 
@@ -201,7 +204,7 @@ def choose_thresholds(
     else:
         decided = _decide_out_of_fold(scores, targets, choose, at_least_one, random)
     estimate = float(_macro_micro(decided, targets, np.ones(len(targets)))["macro_f1"]) if len(targets) > 1 else float("nan")
-    return Thresholds(values, strategy, _note(strategy, fixed, len(targets), values), estimate)
+    return Thresholds(values, strategy, _note(strategy, fixed, len(targets), values, ratio), estimate)
 
 
 def compare_thresholds(
@@ -309,14 +312,24 @@ def _choose(
     if strategy == "ratio":
         shares = targets.mean(axis=0) if ratio is None else ratio
         return np.array([ratio_threshold(scores[:, k], float(shares[k])) for k in range(classes)])
-    together = np.nan_to_num(best_global_threshold(scores, targets), nan=fixed)
+    learned = _learned(ratio, classes)
+    together = np.nan_to_num(best_global_threshold(scores[:, learned], targets[:, learned]), nan=fixed)
     if strategy == "global":
-        return np.full(classes, together)
+        return _at_least_plain(np.full(classes, together), learned)
     own = _cross_fitted(scores, targets, random)
     positives = targets.sum(axis=0)
     weight = np.where(np.isnan(own), 0.0, positives / (positives + EVIDENCE))
     own, together = (logit(np.clip(values, EXTREME, 1 - EXTREME)) for values in (np.nan_to_num(own), np.float64(together)))
-    return np.asarray(expit(weight * own + (1 - weight) * together))
+    return _at_least_plain(expit(weight * own + (1 - weight) * together), learned)
+
+
+def _learned(ratio: FloatArray | None, classes: int) -> BoolArray:
+    """Which classes a training image carries, bool (K,); all where the shares are not known."""
+    return np.ones(classes, np.bool_) if ratio is None else ratio > 0
+
+
+def _at_least_plain(values: FloatArray, learned: BoolArray) -> FloatArray:
+    return np.where(learned, values, np.maximum(values, PLAIN))
 
 
 def _cross_fitted(scores: FloatArray, targets: IntArray, random: np.random.Generator) -> FloatArray:
@@ -392,11 +405,14 @@ def _check(scores: FloatArray, targets: IntArray, strategy: str) -> None:
         raise InputError("thresholds need rows with labels; the validation part is empty: raise split.validation or say thresholds=fixed")
 
 
-def _note(strategy: Strategy, fixed: float, rows: int, values: FloatArray) -> str:
+def _note(strategy: Strategy, fixed: float, rows: int, values: FloatArray, ratio: FloatArray | None) -> str:
     if strategy == "fixed":
         return f"{fixed:g} for every class, nothing chosen"
-    if strategy == "global":
-        return f"{values[0]:.3f} for every class, of the highest macro F1 on {rows} rows"
     if strategy == "ratio":
         return f"a threshold a class, predicted as often as labelled, on {rows} rows"
-    return f"a threshold a class of the highest F1, averaged over {FOLDS} folds of {rows} rows and shrunk towards the global one"
+    learned = _learned(ratio, len(values))
+    but = "" if learned.all() else f", but at least {PLAIN} for the {(~learned).sum()} that no training image carries"
+    if strategy == "global":
+        value = values[learned][0] if learned.any() else fixed
+        return f"{value:.3f} for every class, of the highest macro F1 on {rows} rows{but}"
+    return f"a threshold a class of the highest F1, averaged over {FOLDS} folds of {rows} rows and shrunk towards the global one{but}"

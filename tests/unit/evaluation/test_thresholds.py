@@ -141,6 +141,22 @@ def test_a_class_without_positives_gets_the_global_threshold():
     assert np.isnan(nothing.estimate)
 
 
+@pytest.mark.parametrize("strategy", ["global", "per_class"])
+def test_a_class_that_was_never_learned_has_no_say_and_is_not_predicted_from_a_low_score(strategy):
+    scores, targets = drawn(800, 2, shift=-1.0)
+    scores = np.append(scores, np.full((800, 1), 0.09), axis=1)
+    targets = np.append(targets, np.ones((800, 1), np.int64), axis=1)  # all rows that choose carry it, none that were learned from
+    chosen = choose_thresholds(scores, targets, strategy, ratio=np.append(targets[:, :4].mean(axis=0), 0.0))
+    assert chosen.values[4] == 0.5
+    assert "at least 0.5 for the 1 that no training image carries" in chosen.note
+    without = choose_thresholds(scores[:, :4], targets[:, :4], "global").values[0]
+    together = choose_thresholds(scores, targets, "global", ratio=np.array([0.4, 0.15, 0.05, 0.02, 0.0])).values
+    np.testing.assert_array_equal(together[:4], without)
+    known = choose_thresholds(scores, targets, strategy, ratio=np.append(targets[:, :4].mean(axis=0), 0.1))
+    assert known.values[4] < 0.1
+    assert "no training image" not in known.note
+
+
 def test_the_estimate_promises_no_more_than_new_rows_give():
     """Own thresholds on few rows look good on these rows; the estimate, on average, is what 20,000 new rows give."""
     new_scores, new_targets = drawn(20_000, 999)
