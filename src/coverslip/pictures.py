@@ -192,20 +192,24 @@ def _duplicates(album: Album, audit: Audit) -> None:
 
 
 def _mistakes(album: Album, judged: Predictions) -> None:
-    """The most confident wrong decisions; with several labels, the images with the one decision that is furthest off."""
+    """The most confident wrong decisions; with several labels, the images with the one decision that is furthest off, and its class."""
     assert judged.targets is not None
-    if judged.task is Task.MULTILABEL:
-        wrong = np.flatnonzero((judged.predicted != judged.targets).any(axis=1))
-        confidence = (np.abs(judged.scores - judged.targets) * (judged.predicted != judged.targets))[wrong].max(axis=1, initial=0.0)
+    several = judged.task is Task.MULTILABEL
+    wrong = np.flatnonzero((judged.predicted != judged.targets).reshape(len(judged), -1).any(axis=1))
+    if several:
+        off = (np.abs(judged.scores - judged.targets) * (judged.predicted != judged.targets))[wrong]
+        column, confidence = off.argmax(axis=1), off.max(axis=1, initial=0.0)
     else:
-        wrong = np.flatnonzero(judged.predicted != judged.targets)
-        confidence = judged.scores[wrong, judged.predicted[wrong]]
+        column = judged.predicted[wrong]
+        confidence = judged.scores[wrong, column]
     true, said = label_texts(judged.targets, judged.classes), label_texts(judged.predicted, judged.classes)
     place = {image: row for row, image in enumerate(album.table.images)}
     for number in np.argsort(-confidence, kind="stable")[:MISTAKES].tolist():
         row = int(wrong[number])
         entry = {"kind": "mistake", "image": judged.images[row], "label": true[row], "predicted": said[row]}
-        album.entries.append(entry | {"score": float(confidence[number]), "file": album.original(place[judged.images[row]])})
+        which = {"wrong_class": judged.classes[column[number]]} if several else {}
+        score = float(judged.scores[row, column[number]])
+        album.entries.append(entry | which | {"score": score, "file": album.original(place[judged.images[row]])})
 
 
 def _hits(album: Album, judged: Predictions) -> None:

@@ -39,6 +39,21 @@ def test_a_run_on_four_files_an_image(cell_run: Path) -> None:
     assert (cell_run / "bundle" / "sample" / "0.tif").exists()
 
 
+def test_a_mistake_names_the_decision_that_is_furthest_off(cell_run: Path) -> None:
+    table = pd.read_csv(cell_run / "predictions.csv", keep_default_na=False).set_index("image")
+    entries = [each for each in json.loads((cell_run / "pictures" / "index.json").read_text()) if each["kind"] == "mistake"]
+    assert entries
+    page = (cell_run / "report.html").read_text(encoding="utf-8")
+    for entry in entries:
+        row, name = table.loc[entry["image"]], entry["wrong_class"]
+        labelled, predicted = (set(row[column].split("|")) for column in ("label", "predicted"))
+        assert name in labelled ^ predicted
+        off = {each: abs(float(row[f"p_{each}"]) - (each in labelled)) for each in (labelled ^ predicted) - {""}}
+        assert off[name] == pytest.approx(max(off.values()))
+        assert entry["score"] == pytest.approx(float(row[f"p_{name}"]), abs=1e-6)
+        assert f"{name} {'missed' if name in labelled else 'wrongly given'}, score {entry['score']:.2f}" in page
+
+
 def test_one_ome_tiff_an_image_gives_the_network_the_same_input(cells: Path, cell_run: Path, tmp_path: Path) -> None:
     table = pd.read_csv(cells / "train.csv")
     (tmp_path / "stacks").mkdir()

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from coverslip.report.numbers import finite
 
 LARGE = 40_000
 """Pictures of more bytes than this are embedded smaller and as JPEG."""
@@ -52,6 +56,21 @@ class Album:
             self.used += len(embedded.uri)
             self.seen[name] = embedded
         return self.seen[name]
+
+
+def wrong_decision(entry: Mapping[str, Any]) -> str:
+    """Of an image with several labels that is a mistake: the decision that is furthest off; empty with one label an image.
+
+    >>> wrong_decision({"label": "burr|rim", "wrong_class": "rim", "score": 0.05})
+    'rim missed, score 0.05'
+    >>> wrong_decision({"label": "burr", "wrong_class": "rim", "score": 0.9})
+    'rim wrongly given, score 0.90'
+    """
+    name, score = entry.get("wrong_class"), finite(entry.get("score"))
+    if not isinstance(name, str) or score is None:
+        return ""
+    missed = name in str(entry.get("label") or "").split("|")
+    return f"{name} {'missed' if missed else 'wrongly given'}, score {score:.2f}"
 
 
 def _embed(path: Path) -> Picture | None:

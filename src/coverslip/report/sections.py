@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from coverslip.report import figures
 from coverslip.report.files import RunFiles, items, within
 from coverslip.report.numbers import Shown, count, duration, finite, large, percent, plural, shown, size_text
-from coverslip.report.pictures import Album, Picture
+from coverslip.report.pictures import Album, Picture, wrong_decision
 from coverslip.structures import PARTS, FloatArray, natural_key
 
 MOST_PICTURES = {"sample": 16, "augmented": 4, "mistake": 12, "duplicate": 8, "label_error": 12}
@@ -230,7 +230,9 @@ def augmented(run: RunFiles, album: Album) -> list[Section]:
 def mistakes(run: RunFiles, album: Album, kind: str) -> Section:
     """Most confident mistakes, or suspected label errors: pictures with label, verdict and score."""
     entries = run.pictures_of(kind)
-    chosen = [{**entry, "picture": album.picture(entry.get("file"))} for entry in entries[: MOST_PICTURES[kind]]]
+    chosen = [
+        {**entry, "picture": album.picture(entry.get("file")), "wrong": wrong_decision(entry)} for entry in entries[: MOST_PICTURES[kind]]
+    ]
     chosen = [entry for entry in chosen if entry["picture"]]
     total = len(run.label_errors) if kind == "label_error" and run.label_errors is not None else len(entries)
     return {"entries": chosen, "total": max(total, len(chosen))}

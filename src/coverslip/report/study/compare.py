@@ -10,7 +10,7 @@ import pandas as pd
 
 from coverslip.report.files import RunFiles, items, within
 from coverslip.report.numbers import Shown, count, decimal, finite, label, listed, plural, shown
-from coverslip.report.pictures import Album
+from coverslip.report.pictures import Album, wrong_decision
 from coverslip.report.results import confusion
 from coverslip.report.scores import counted_confusion, curves, scored
 from coverslip.report.sections import class_names, draw
@@ -236,9 +236,14 @@ def _gallery(study: StudyFiles) -> list[Block]:
 
 def _lines(entry: Mapping[str, Any], *, right: bool) -> list[tuple[str, bool]]:
     said, score = str(entry.get("predicted") or "no class").replace("|", ", "), finite(entry.get("score"))
-    with_score = said + ("" if score is None else f" ({score:.2f})")
+    wrong = wrong_decision(entry)
+    with_score = said + ("" if score is None or wrong else f" ({score:.2f})")
     true = str(entry.get("label") or "no class").replace("|", ", ")
-    return [(with_score, True)] if right else [(f"predicted {with_score}", True), (f"label {true}", False)]
+    return (
+        [(with_score, True)]
+        if right
+        else [(f"predicted {with_score}", True), *([(wrong, False)] if wrong else []), (f"label {true}", False)]
+    )
 
 
 def _axes(study: StudyFiles) -> Block | None:
