@@ -78,6 +78,7 @@ def thresholds(run: RunFiles, part: str | None) -> Section | None:
     rows = [
         {
             "name": STRATEGIES.get(name, name),
+            "values": _range_of(items(dict(row), "thresholds")) if name != "plain" else "",
             "used": name == used or (name == "plain" and used == "fixed" and within(run.config, "decision").get("threshold", 0.5) == 0.5),
             "estimate": finite(row.get("estimate")),
             "cells": [{key: shown(within(dict(row), "parts", each).get(key)) for key in numbers} for each in parts],
@@ -86,6 +87,13 @@ def thresholds(run: RunFiles, part: str | None) -> Section | None:
     ]
     curves = [drawing for drawing in (_curve(run, part), _class_curves(run, part)) if drawing is not None]
     return {"parts": parts, "over": _over(run, parts), "rows": rows, "verdict": _verdict(stated, used), "curves": curves}
+
+
+def _range_of(thresholds: Sequence[Any]) -> str:
+    """The lowest and the highest threshold, or the only one: `0.122–0.166`; empty for none."""
+    known = sorted(value for each in thresholds if (value := finite(each)) is not None)
+    ends = list(dict.fromkeys(f"{value:.3f}" for value in known[:1] + known[-1:]))
+    return "–".join(ends)
 
 
 def _over(run: RunFiles, parts: Sequence[str]) -> str:

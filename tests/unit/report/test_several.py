@@ -71,6 +71,7 @@ def test_the_verdict_on_searched_thresholds(tmp_path: Path, gain: tuple[float, f
     assert found["rows"][1]["estimate"] == pytest.approx(0.73)
     assert [drawing.title for drawing in found["curves"]] == ["Threshold and F1", "Threshold and F1, class by class"]
     assert found["over"] == ""
+    assert [row["values"] for row in found["rows"]] == ["", "0.400\u20130.600"]
 
 
 def test_what_macro_f1_runs_over_is_said_where_it_leaves_classes_out(tmp_path: Path) -> None:
