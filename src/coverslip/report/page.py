@@ -163,10 +163,9 @@ def environment_facts(run: RunFiles) -> list[tuple[str, str]]:
         "Data": environment.get("data"),
     }
     facts = [
-        (title, ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in block.items()))
+        (title, ", ".join(f"{str(name).replace('_', ' ')} {value}" for name, value in block.items()))
         for title, block in blocks.items()
         if isinstance(block, dict)
     ]
-    named = {"Bundle": environment.get("bundle"), "Data": environment.get("data")}
-    given = [(title, value) for title, value in named.items() if isinstance(value, str)]
+    given = [(title, text) for title, key in (("Bundle", "bundle"), ("Data", "data")) if isinstance(text := environment.get(key), str)]
     return [fact for fact in [*facts, ("Device", device), *given] if fact[1]]

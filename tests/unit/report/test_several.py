@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from sklearn.metrics import f1_score
 
 from coverslip.report import figures
 from coverslip.report.files import read_run
-from coverslip.report.page import render
+from coverslip.report.page import environment_facts, render
 from coverslip.report.pictures import Album
 from coverslip.report.results import results
 from coverslip.report.sections import _history, training
@@ -55,6 +56,24 @@ def write(folder: Path, gain: tuple[float, float, float] = (0.05, 0.01, 0.09), u
 def test_composition_counts_labels_and_shares(tmp_path: Path) -> None:
     titles = [drawing.title for drawing in composition(write(tmp_path))]
     assert titles == ["Labels per image", "Labels that come together"]
+
+
+def test_many_classes_that_come_together_take_the_width_of_the_page(tmp_path: Path) -> None:
+    names = [f"class {number}" for number in range(28)]
+    rows = pd.DataFrame({"image": ["a", "b"], "label": ["class 1|class 5", "class 2"], "part": ["train", "test"]})
+    rows.to_csv(tmp_path / "split.csv", index=False)
+    (tmp_path / "metrics.json").write_text(json.dumps({"task": "multilabel", "classes": names}))
+    page = render(read_run(tmp_path))
+    drawn = re.search(r'<figure class="wide">\s*<div class="title">Labels that come together', page)
+    assert drawn is not None
+    assert ".panels > figure.wide { grid-column: 1 / -1; }" in page
+
+
+def test_facts_of_the_data_are_text(tmp_path: Path) -> None:
+    (tmp_path / "environment.json").write_text(json.dumps({"data": {"pixels_sha256": "94bd", "split_sha256": "79e7"}}))
+    assert environment_facts(read_run(tmp_path)) == [("Data", "pixels sha256 94bd, split sha256 79e7")]
+    (tmp_path / "environment.json").write_text(json.dumps({"data": "more-gels", "bundle": "runs/gel"}))
+    assert environment_facts(read_run(tmp_path)) == [("Bundle", "runs/gel"), ("Data", "more-gels")]
 
 
 @pytest.mark.parametrize(
