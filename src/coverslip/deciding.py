@@ -112,8 +112,9 @@ def _decide_on_several(data: Prepared, rows: IntArray, scores: FloatArray, folds
 
 
 def training_shares(data: Prepared) -> FloatArray:
-    """Share of the training images that carry each class, float64 (classes,)."""
-    return np.asarray(data.table.labels[data.split.rows("train")].mean(axis=0))
+    """Share of the images that the kept model learned from that carries each class, float64 (classes,)."""
+    parts = ("train",) if data.split.folds is None else ("train", "validation")
+    return np.asarray(data.table.labels[data.split.rows(*parts)].mean(axis=0))
 
 
 def threshold_table(data: Prepared, fitted: Fitted, folds: FoldScores | None, decision: Decision) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def split_table(table: Table, config: SplitConfig, *, ties: IntArray | None = No
     else:
         part, notes = _keep_preset(table.preset, labels, units, config.validation, random)
         method = "preset" if np.array_equal(part, table.preset) else f"preset; validation drawn from train: {method}"
-    notes += _class_notes(table, part)
+    notes += _class_notes(table, part, folded=config.folds > 0)
     folds = None
     if config.folds:
         folds, more = _draw_folds(table, part, labels=labels, units=units, asked=config.folds, seeds=for_folds)
@@ -321,18 +321,20 @@ def _largest_unit(table: Table, units: IntArray) -> str:
     return f"what belongs together is not torn, and {name} alone holds {sizes.max() / len(table):.1%}"
 
 
-def _class_notes(table: Table, part: StrArray) -> list[str]:
+def _class_notes(table: Table, part: StrArray, *, folded: bool) -> list[str]:
+    """What the parts lack; with folds the validation part is learned from too, and thresholds are chosen out of fold."""
     if table.targets is None:
         return []
     counts = {name: _class_counts(table, np.flatnonzero(part == name)) for name in PARTS}
+    learned = counts["train"] + (counts["validation"] if folded else 0)
     total = np.sum(list(counts.values()), axis=0)
     names = np.array(table.classes, dtype=object)
     notes = _named(names[total == 1], "one image only, so it cannot be both learned and judged:")
-    notes += _named(names[(total > 1) & (counts["train"] == 0)], "no train image, so it cannot be learned:")
+    notes += _named(names[(total > 1) & (learned == 0)], "no train image, so it cannot be learned:")
     if np.any(part == "test"):
         notes += _named(names[(total > 1) & (counts["test"] == 0)], "no test image, so its numbers will be undefined:")
-    if table.task is Task.MULTILABEL and np.any(part == "validation"):
-        judged = (total > 1) & (counts["train"] > 0)
+    if table.task is Task.MULTILABEL and np.any(part == "validation") and not folded:
+        judged = (total > 1) & (learned > 0)
         notes += _named(names[judged & (counts["validation"] == 0)], "no validation image, so its threshold cannot be chosen there:")
     return notes
 

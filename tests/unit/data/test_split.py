@@ -281,11 +281,24 @@ def test_classes_of_several_labels_that_cannot_reach_every_part_are_noted():
     targets[0, 1] = targets[1:3, 2] = targets[3:13, 3] = 1
     groups = np.arange(200)
     groups[3:13] = 3
-    notes = " / ".join(split_table(make_multilabel(targets, groups=groups.astype(str)), SplitConfig(folds=3)).notes)
+    table = make_multilabel(targets, groups=groups.astype(str))
+    notes = " / ".join(split_table(table, SplitConfig(folds=3)).notes)
     assert "one image only, so it cannot be both learned and judged: class1" in notes
-    assert "no validation image, so its threshold cannot be chosen there: class2" in notes
+    assert "no validation image, so its threshold cannot be chosen there: class2, class3" in split_table(table, SplitConfig()).notes
     assert "rows that stay together in too few groups for every fold: some folds score none of class3" in notes
     assert "no test image, so its numbers will be undefined: class3" in notes
+
+
+def test_with_folds_the_validation_part_is_learned_from_and_chooses_no_threshold():
+    targets = np.zeros((60, 3), np.int64)
+    targets[::2, 0] = targets[::3, 1] = 1
+    targets[:4, 2] = 1  # one group: it reaches one part only
+    table = make_multilabel(targets, groups=np.array([f"g{row // 4}" for row in range(60)]), preset=["validation"] * 12 + ["train"] * 48)
+    without = " ".join(split_table(table, SplitConfig(preset="part")).notes)
+    assert "no train image, so it cannot be learned: class2" in without
+    folded = " ".join(split_table(table, SplitConfig(preset="part", folds=3)).notes)
+    assert "no train image" not in folded
+    assert "no validation image" not in folded
 
 
 def test_frame_holds_what_is_known():
