@@ -317,14 +317,12 @@ class Learner:
         steps = self.history[-1]["step"] if self.history else 0
         if self.best.step or not steps or not len(self.validation):
             return ""
-        what = (
-            "the model is as it was before it learned"
-            if self.config.training.regime == "scratch"
-            else "all layers but the head are as they were"
-        )
+        head_learned = self.config.training.frozen_first and self.config.model.weights != "none"
+        what = "all layers but the head are as they were" if head_learned else "the model is as it was before it learned"
         return (
-            f"on the {len(self.validation)} validation images the weights after {steps} steps did no better than those before the first, "
-            f"which are kept: {what}. A larger validation part tells better; split.validation = 0 keeps the last weights"
+            f"on the {len(self.validation)} validation images the weights after {steps} step{'' if steps == 1 else 's'} did no better "
+            f"than those before the first, which are kept: {what}. A larger validation part tells better; "
+            "split.validation = 0 keeps the last weights"
         )
 
     def _judge(self, row: HistoryRow) -> None:

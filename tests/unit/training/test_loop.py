@@ -51,8 +51,10 @@ def numbers(learner: Learner) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key not in SECONDS} for row in learner.history]
 
 
-def test_weights_that_learned_nothing_that_helps_are_said_to_be_kept(learner: Any) -> None:
-    contrary = learner(sections={"training": {"regime": "scratch", "learning_rate": 0.05}})
+@pytest.mark.parametrize("regime", ["scratch", "finetune"])
+def test_weights_that_learned_nothing_that_helps_are_said_to_be_kept(learner: Any, regime: str) -> None:
+    sections = {"training": {"regime": regime, "learning_rate": 0.05}, "model": {"backbone": "small_30k", "weights": "none"}}
+    contrary = learner(sections=sections)
     contrary.samples.targets[VALIDATION] = 1 - contrary.samples.targets[VALIDATION]  # what is learned makes these worse
     before = weights_of(contrary)
     contrary.run(Plan(12, 3))
@@ -61,7 +63,8 @@ def test_weights_that_learned_nothing_that_helps_are_said_to_be_kept(learner: An
     assert (
         "on the 16 validation images the weights after 12 steps did no better than those before the first, which are kept" in contrary.note
     )
-    learned = learner(sections={"training": {"regime": "scratch", "learning_rate": 0.05}})
+    assert "the model is as it was before it learned" in contrary.note  # random weights are not frozen first: the head learned nothing
+    learned = learner(sections=sections)
     learned.run(Plan(12, 3))
     assert learned.best.step == 12
     assert learned.note == ""
