@@ -254,12 +254,13 @@ def _regularisation(training: Mapping[str, Any], marks: Citations, *, several: b
     if training.get("ema"):
         sentences.append(f"The model was a running average of the weights{marks.cite('ema')} (decay {training['ema']}).")
     if training.get("patience"):
-        sentences.append(f"Training stopped after {plural(int(training['patience']), 'epoch')} without a better validation loss.")
+        sentences.append(f"Training was to stop after {plural(int(training['patience']), 'epoch')} without a better validation loss.")
     return sentences
 
 
 def _decision(run: RunFiles, marks: Citations) -> list[str]:
     decision, tta = within(run.config, "decision"), within(run.config, "training").get("tta")
+    chosen_on = "out-of-fold scores" if fold_counts(within(run.metrics, "folds"))[0] else "the validation part"
     copies = {"flips": "mirrored copies", "turns": "mirrored and turned copies"}
     if not any(within(run.config, "augment").get(key) for key in ("horizontal_flip", "vertical_flip", "quarter_turns")):
         copies = {}
@@ -269,16 +270,19 @@ def _decision(run: RunFiles, marks: Citations) -> list[str]:
         line = several and decision["calibrate"] != "temperature"
         way = "a logistic line" if line else f"temperature scaling{marks.cite('calibrate')}"
         way += " for each class, shrunk towards the common one," if several else ""
-        sentences.append(f"Scores were calibrated by {way} on the validation part.")
+        sentences.append(f"Scores were calibrated by {way} on {chosen_on}.")
     judged = [run.metrics, *(within(run.metrics, part) for part in ("test", "folds", "validation"))]
     positive = next((each["positive"] for each in judged if each.get("positive")), None)
     threshold = next((each["threshold"] for each in judged if each.get("threshold") is not None), None)
     if run.metrics.get("task") == "binary" and positive and isinstance(threshold, (int, float)):
         text = f"An image was called {positive} from a score of {threshold:.3g}"
         wanted = decision.get("sensitivity")
-        sentences.append(f"{text}, chosen on the validation part for a sensitivity of at least {share(wanted)}." if wanted else f"{text}.")
+        sentences.append(f"{text}, chosen on {chosen_on} for a sensitivity of at least {share(wanted)}." if wanted else f"{text}.")
     if run.metrics.get("task") == "multilabel":
-        sentences.append(THRESHOLD_WORDS[str(decision.get("thresholds") or "fixed")].format(decision.get("threshold", 0.5)))
+        words = THRESHOLD_WORDS[str(decision.get("thresholds") or "fixed")]
+        sentences.append(words.format(decision.get("threshold", 0.5), chosen_on=chosen_on))
+        if decision.get("at_least_one"):
+            sentences.append("An image that no class reached was given the nearest one.")
     return sentences
 
 
@@ -294,8 +298,8 @@ LOSSES = {
 }
 THRESHOLD_WORDS = {
     "fixed": "A label was given from a score of {} on.",
-    "global": "A label was given from a score on, one for all classes, that maximised macro F1 on the validation part.",
-    "per_class": "A label was given from a score on that maximised the F1 of its class on the validation part, cross-fitted and shrunk "
+    "global": "A label was given from a score on, one for all classes, that maximised macro F1 on {chosen_on}.",
+    "per_class": "A label was given from a score on that maximised the F1 of its class on {chosen_on}, cross-fitted and shrunk "
     "towards the threshold that is best for all classes.",
     "ratio": "A label was given from a score on by which each class is given as often as in the training part.",
 }

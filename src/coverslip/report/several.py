@@ -13,7 +13,7 @@ from coverslip.report import several_figures
 from coverslip.report.curves import thinned
 from coverslip.report.figures import Curve
 from coverslip.report.files import RunFiles, items, within
-from coverslip.report.numbers import finite, shown
+from coverslip.report.numbers import finite, listed, shown
 from coverslip.report.pictures import Album, Picture
 from coverslip.report.results import over_classes
 from coverslip.report.scores import Scored, scored
@@ -22,6 +22,9 @@ from coverslip.structures import BoolArray, FloatArray
 
 MOST_CLASSES = 40
 """Classes up to which co-occurrence is drawn."""
+
+PART_WORDS = {"validation": "in validation", "folds": "out of fold", "test": "in test"}
+"""Where thresholds are judged, in words."""
 
 STRATEGIES = {
     "plain": "0.5 for all",
@@ -79,6 +82,7 @@ def thresholds(run: RunFiles, part: str | None) -> Section | None:
         {
             "name": STRATEGIES.get(name, name),
             "values": _range_of(items(dict(row), "thresholds")) if name != "plain" else "",
+            "note": str(row.get("note") or ""),
             "used": name == used or (name == "plain" and used == "fixed" and within(run.config, "decision").get("threshold", 0.5) == 0.5),
             "estimate": finite(row.get("estimate")),
             "cells": [{key: shown(within(dict(row), "parts", each).get(key)) for key in numbers} for each in parts],
@@ -86,20 +90,27 @@ def thresholds(run: RunFiles, part: str | None) -> Section | None:
         for name, row in stated.items()
     ]
     curves = [drawing for drawing in (_curve(run, part), _class_curves(run, part)) if drawing is not None]
-    return {"parts": parts, "over": _over(run, parts), "rows": rows, "verdict": _verdict(stated, used), "curves": curves}
+    columns = [PART_WORDS[name].removeprefix("in ") for name in parts]
+    return {
+        "parts": parts,
+        "columns": columns,
+        "over": _over(run, parts),
+        "rows": rows,
+        "verdict": _verdict(stated, used),
+        "curves": curves,
+    }
 
 
 def _range_of(thresholds: Sequence[Any]) -> str:
-    """The lowest and the highest threshold, or the only one: `0.122–0.166`; empty for none."""
-    known = sorted(value for each in thresholds if (value := finite(each)) is not None)
-    ends = list(dict.fromkeys(f"{value:.3f}" for value in known[:1] + known[-1:]))
-    return "–".join(ends)
+    """The lowest and the highest threshold, or the one or two that there are: `0.122–0.166`, `0.072 and 0.500`; empty for none."""
+    known = list(dict.fromkeys(f"{value:.3f}" for value in sorted(each for each in map(finite, thresholds) if each is not None)))
+    return listed(known) if len(known) <= 2 else f"{known[0]}–{known[-1]}"
 
 
 def _over(run: RunFiles, parts: Sequence[str]) -> str:
     """A sentence on the classes that macro F1 runs over, where it leaves some out."""
     found = [(name, over_classes(run, within(run.metrics, name).get("macro_f1"))) for name in parts]
-    said = [f"{over} in {name}" for name, over in found if over]
+    said = [f"{over} {PART_WORDS[name]}" for name, over in found if over]
     return f"Macro F1 runs {' and '.join(said)}: the others have no image there." if said else ""
 
 

@@ -11,6 +11,7 @@ from sklearn.metrics import f1_score
 
 from coverslip.report import figures
 from coverslip.report.files import read_run
+from coverslip.report.methods import methods
 from coverslip.report.page import environment_facts, render
 from coverslip.report.pictures import Album
 from coverslip.report.results import results
@@ -161,6 +162,35 @@ def test_the_models_of_class_groups_are_drawn_over_the_same_steps(tmp_path: Path
     final, _ = _history(read_run(tmp_path))
     assert final.groupby("group")["step"].max().tolist() == [8, 8]
     assert len(figures.history(final, {"train_loss": "training"}, "loss").axes[0].lines) == 2
+
+
+def test_thresholds_that_were_chosen_out_of_fold_are_said_to_be(tmp_path: Path) -> None:
+    write(tmp_path)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    for row in metrics["thresholds"].values():
+        row["parts"] = {"folds": row["parts"]["validation"]}
+    metrics["folds"] = metrics.pop("validation") | {
+        "macro_f1": number(0.8, 0.7, 0.9) | {"classes_defined": 2},
+        "each": [{"fold": 1}, {"fold": 2}],
+    }
+    del metrics["test"]
+    metrics["thresholds"]["per_class"] |= {"thresholds": [0.072, 0.5, 0.072], "note": "0.072 for most"}
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    (tmp_path / "config.toml").write_text('[decision]\nthresholds = "per_class"\ncalibrate = true\nat_least_one = true\n')
+    run = read_run(tmp_path)
+    found = thresholds(run, "folds")
+    assert found is not None
+    assert found["over"] == "Macro F1 runs over 2 of 3 classes out of fold: the others have no image there."
+    assert found["rows"][1]["values"] == "0.072 and 0.500"
+    page = render(run)
+    assert "All chosen on out-of-fold scores only. Searched thresholds can lose to a constant on new images. “Kept out”" in page
+    assert "Macro F1,<br>out of fold" in page
+    assert 'title="0.072 for most"' in page
+    text = " ".join(methods(run, "folds")[0])
+    assert "shrunk towards the common one, on out-of-fold scores." in text
+    assert "the F1 of its class on out-of-fold scores, cross-fitted" in text
+    assert "An image that no class reached was given the nearest one." in text
+    assert "validation part" not in text
 
 
 def test_a_fixed_threshold_has_no_verdict(tmp_path: Path) -> None:
