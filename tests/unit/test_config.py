@@ -295,3 +295,11 @@ def test_the_schema_describes_every_key() -> None:
     assert len(keys) > 60
     assert [f"{section}.{key}" for section, key, value in keys if not value.get("description")] == []
     assert all(body["additionalProperties"] is False for body in sections.values())
+
+
+def test_a_list_of_channels_that_lost_its_quotes_to_the_shell_is_told_so() -> None:
+    with pytest.raises(ConfigError, match=r"data.channels = '\[red,blue\]': .*in single quotes as a whole: -s 'data.channels="):
+        load_config({"data": {"channels": "[red,blue]"}})
+    with pytest.raises(ConfigError) as caught:
+        load_config({"data": {"channels": "red"}})
+    assert "quotes" not in str(caught.value)

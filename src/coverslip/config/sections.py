@@ -64,7 +64,8 @@ class DataConfig(Section):
     @classmethod
     def _channels_are_named(cls, value: object) -> object:
         if value is not None and not isinstance(value, (list, dict)):
-            raise ValueError('expected a list of names, such as ["red", "green"], or a table, such as { nucleus = "blue" }')
+            eaten = ", in single quotes as a whole: -s 'data.channels=[\"red\"]'" if str(value).startswith(("[", "{")) else ""
+            raise ValueError(f'expected a list of names, such as ["red", "green"], or a table, such as {{ nucleus = "blue" }}{eaten}')
         return value
 
     @field_validator("labels")
