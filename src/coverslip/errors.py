@@ -115,6 +115,15 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" Did you mean {names[folded.index(near[0])]!r}?" if near else ""
 
 
+def counted(number: int, one: str, several: str = "") -> str:
+    """A number and its noun, with more words where these change with it; the plural takes an s when it is not given.
+
+    >>> counted(1, "pixel"), counted(2, "pixel"), counted(1, "row has", "rows have"), counted(3, "row has", "rows have")
+    ('1 pixel', '2 pixels', '1 row has', '3 rows have')
+    """
+    return f"{number:,} {one if number == 1 else several or f'{one}s'}"
+
+
 def bullet_list(lines: Sequence[str], head: str) -> str:
     """One line as it is; several under a head, in which `{n}` is their number."""
     if len(lines) == 1:

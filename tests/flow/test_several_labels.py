@@ -212,7 +212,7 @@ def test_losses_samplers_and_a_head_by_steps(cli: Cli, shapes: Path, tmp_path: P
     [
         (
             lambda table: table.assign(shapes=table["shapes"].where(table.index != 3, "")),
-            ["1 rows have no label", "lines 5"],
+            ["1 row has no label", "line 5"],
         ),
         (lambda table: pd.concat([table, table.head(1).assign(shapes="dot|rim|bar|dot2")]), ["images/0.png", "two labels"]),
         (lambda table: table.assign(shapes=table["shapes"].where(table.index != 3, "dott")), ["dott", "data.classes", "dot"]),

@@ -11,9 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from coverslip.config import DataConfig
-from coverslip.errors import ConfigError, InputError, did_you_mean
+from coverslip.errors import ConfigError, InputError, counted, did_you_mean
 from coverslip.storage import URL, Place, place
 from coverslip.structures import IntArray, Root, Task, natural_order
+
+CLASS_FILE = "classes.txt"
+"""Where class names stand beside a table, as simulated cells have them."""
 
 LabelSet = tuple[str, ...]
 """The labels of one image."""
@@ -145,7 +148,7 @@ def several_labels(
     columns = [_name(name, stated) for name in config.labels] if isinstance(config.labels, list) else []
     found = {*columns, *(label for labels in named for label in labels)}
     if stated is not None:
-        _refuse_unlisted(found, stated)
+        _refuse_unlisted(found, stated, named)
     merge = config.merge if known_classes is None else _present(config.merge, found)
     new_name = _new_names(merge, found | set(stated or ()))
     merged = [tuple(new_name.get(label, label) for label in labels) for labels in named]
@@ -169,7 +172,7 @@ def several_labels(
         targets[kept],
         Task.MULTILABEL,
         kept,
-        (*_merge_notes(merge, counts), *notes, *lost, *ordered),
+        (*_merge_notes(merge, counts), *notes, *lost, *ordered, *_other_list(sets, config, folder)),
     )
 
 
@@ -180,15 +183,36 @@ def _name(label: str, stated: Sequence[str] | None) -> str:
     return stated[int(label)]
 
 
-def _refuse_unlisted(found: set[str], stated: Sequence[str]) -> None:
+def _refuse_unlisted(found: set[str], stated: Sequence[str], rows: Sequence[LabelSet]) -> None:
     unlisted = natural_order(found - set(stated))
     if unlisted:
+        line: dict[str, str] = {}
+        for row, labels in enumerate(rows):
+            for label in labels:
+                line.setdefault(label, f" (line {row + 2})")
+        shown = ", ".join(f"{label}{line.get(label, '')}" for label in unlisted[:5])
+        more = f" and {len(unlisted) - 5} more" if len(unlisted) > 5 else ""
         mark = next((mark for mark in SEPARATORS if _is_listed_apart(unlisted, mark, stated)), None)
         offer = f" Parted at {mark!r} they are: {say_separator(mark)}." if mark else did_you_mean(unlisted[0], stated)
         raise InputError(
-            f"{len(unlisted)} labels of the table are not in data.classes: {', '.join(unlisted[:5])}.{offer} "
+            f"{counted(len(unlisted), 'label of the table is', 'labels of the table are')} not in data.classes: {shown}{more}.{offer} "
             f"It names {len(stated)} classes: {', '.join(stated[:30])}; a number counts from 0 into them"
         )
+
+
+def _other_list(sets: Sequence[LabelSet], config: DataConfig, folder: Root | None) -> tuple[str, ...]:
+    """A sentence where numbers count into a stated list, such as a recipe's, and a file beside the table has other names."""
+    if not isinstance(config.classes, list) or not isinstance(folder, Path) or not (folder / CLASS_FILE).is_file():
+        return ()
+    if not any(label.isdecimal() for labels in sets for label in labels):
+        return ()
+    beside = _lines_of(folder / CLASS_FILE)
+    if beside == config.classes:
+        return ()
+    return (
+        f"numbers are counted into data.classes, which states {len(config.classes)} names; {CLASS_FILE} beside the table has "
+        f"{len(beside)} others: where it is meant, say -s data.classes={CLASS_FILE}",
+    )
 
 
 def _is_listed_apart(labels: Sequence[str], mark: str, stated: Sequence[str]) -> bool:
@@ -221,7 +245,8 @@ def _rows_with_labels(targets: IntArray, sets: list[LabelSet], config: DataConfi
     if empty and not config.allow_empty:
         lines = ", ".join(str(row + 2) for row in empty[:5])
         raise InputError(
-            f"{len(empty)} rows have no label: lines {lines}{', ...' if len(empty) > 5 else ''} (the head is line 1); "
+            f"{counted(len(empty), 'row has no label: line', 'rows have no label: lines')} {lines}"
+            f"{f' and {len(empty) - 5} more' if len(empty) > 5 else ''} (the head is line 1); "
             "if an image may carry none of the classes, say -s data.allow_empty=true"
         )
     if config.allow_empty:

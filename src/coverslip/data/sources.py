@@ -18,7 +18,7 @@ from coverslip.data.patterns import Pattern, is_pattern, missing_files
 from coverslip.data.reading import stated_channels
 from coverslip.data.shards import TAR, Shards
 from coverslip.data.webdataset import find_shards
-from coverslip.errors import ConfigError, InputError, MissingInputError, did_you_mean
+from coverslip.errors import ConfigError, InputError, MissingInputError, counted, did_you_mean
 from coverslip.storage import Place, stats
 from coverslip.structures import StrArray, Table, Task, natural_key, natural_order
 
@@ -214,7 +214,8 @@ def _refuse_missing(root: Place, names: list[str], files: list[tuple[str, ...]],
         lost = [own[place] for own in files[:1] for place in range(len(own)) if not any(exists[each[place]] for each in files)]
         offer = _offer_channels(root, tuple(lost), config)
         raise MissingInputError(
-            f"{len(missing)} of the {len(names)} images lack files: {some(missing)}; names are relative to {root}{offer}"
+            f"{len(missing)} of the {counted(len(names), 'image')} {'lacks' if len(missing) == 1 else 'lack'} files: "
+            f"{some(missing)}; names are relative to {root}{offer}"
         )
 
 
@@ -274,7 +275,9 @@ def _read_table(path: Place, config: DataConfig, split: SplitConfig) -> _Rows:
 def _refuse_empty(path: Place, key: str, values: list[str]) -> None:
     empty = [str(i + 2) for i, value in enumerate(values) if not value]
     if empty:
-        raise InputError(f"{len(empty)} rows of {path} have no value in the column of {key}: lines {some(empty)} (the head is line 1)")
+        rows, where = ("row", "has no value") if len(empty) == 1 else ("rows", "have no value")
+        lines = f"line{'' if len(empty) == 1 else 's'} {some(empty)}"
+        raise InputError(f"{len(empty)} {rows} of {path} {where} in the column of {key}: {lines} (the head is line 1)")
 
 
 def _label_sets(columns: Mapping[str, list[str]], config: DataConfig, path: Place) -> list[LabelSet] | None:
@@ -315,9 +318,11 @@ def _refuse_duplicates(path: Place, images: list[str], labels: list[str], sets: 
     torn = [f"{image} ({apart.join(natural_order(names))})" for image, names in found.items() if len(names) > 1]
     if torn:
         one = "one image has one label" if sets is None else "one image stands in one row with all its labels"
-        raise InputError(f"{len(torn)} images stand under two labels in {path}: {some(torn)}; {one}, remove the wrong rows")
+        stand = counted(len(torn), "image stands", "images stand")
+        raise InputError(f"{stand} under two labels in {path}: {some(torn)}; {one}, remove the wrong rows")
     if found:
-        raise InputError(f"{len(found)} images are listed more than once in {path}: {some(found)}; remove the repeated rows")
+        listed = counted(len(found), "image is", "images are")
+        raise InputError(f"{listed} listed more than once in {path}: {some(found)}; remove the repeated rows")
 
 
 def _groups(rows: _Rows, group: str | None, path: Place) -> StrArray | None:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from coverslip.data.decoding import ImageReadError, Projection, check_size
+from coverslip.errors import counted
 
 _Array = npt.NDArray[Any]
 
@@ -39,7 +40,9 @@ def as_pixels(array: _Array) -> _Array:
         pixels = array.astype(np.float32, copy=False)
     wrong = pixels.size - int(np.count_nonzero(np.isfinite(pixels))) if array.dtype.kind == "f" else 0
     if wrong:
-        raise ImageReadError(f"{wrong:,} pixels are NaN or infinite; mend them in the file, for example put 0 in their place")
+        raise ImageReadError(
+            f"{counted(wrong, 'pixel is', 'pixels are')} NaN or infinite; mend them in the file, for example put 0 in their place"
+        )
     return pixels
 
 

@@ -37,8 +37,26 @@ def test_a_stated_class_without_an_image_keeps_its_column() -> None:
 
 @pytest.mark.parametrize("label", ["28", "dgo"])
 def test_a_label_that_is_not_in_the_class_list(label: str) -> None:
-    with pytest.raises(InputError, match=rf"1 labels of the table are not in data\.classes: {label}.*3 classes: cat, dog, bird"):
+    with pytest.raises(InputError, match=rf"1 label of the table is not in data\.classes: {label} \(line 3\).*3 classes: cat, dog, bird"):
         several([("cat",), (label,)], classes=["cat", "dog", "bird"])
+
+
+def test_where_labels_that_are_in_no_list_stand_is_said() -> None:
+    rows = [("cat",), ("x1", "dog"), ("x2",), ("x1",), *[(f"x{number}",) for number in range(3, 9)]]
+    with pytest.raises(InputError, match=r"8 labels of the table are not .*: x1 \(line 3\), x2 \(line 4\), .*x5 \(line 8\) and 3 more"):
+        several(rows, classes=["cat", "dog"])
+
+
+def test_another_list_of_classes_beside_the_table_is_named(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("one\ntwo\nthree\n")
+    told = "classes.txt beside the table has 3 others: where it is meant, say -s data.classes=classes.txt"
+    config = DataConfig(separator=" ", classes=["cat", "dog"])
+    assert any(told in note for note in several_labels([("0",), ("1",)], config, folder=tmp_path).notes)
+    assert not any("beside" in note for note in several_labels([("cat",), ("dog",)], config, folder=tmp_path).notes)
+    alike = DataConfig(separator=" ", classes=["one", "two", "three"])
+    assert not any("beside" in note for note in several_labels([("0",), ("1",)], alike, folder=tmp_path).notes)
+    named = DataConfig(separator=" ", classes="classes.txt")
+    assert not any("beside" in note for note in several_labels([("0",), ("1",)], named, folder=tmp_path).notes)
 
 
 def test_class_names_from_a_file_beside_the_table(tmp_path: Path) -> None:
@@ -111,7 +129,7 @@ def test_rare_classes_are_dropped_and_named() -> None:
 
 
 def test_an_empty_cell_needs_leave() -> None:
-    with pytest.raises(InputError, match=r"1 rows have no label: lines 3 .*data\.allow_empty=true"):
+    with pytest.raises(InputError, match=r"1 row has no label: line 3 .*data\.allow_empty=true"):
         several([("a",), (), ("b",)])
     assert several([("a",), (), ("b",)], allow_empty=True).targets.tolist() == [[1, 0], [0, 0], [0, 1]]
 

@@ -305,8 +305,8 @@ def test_values_that_are_no_numbers_are_refused(tmp_path: Path, wrong: float) ->
     values = PLANES[0].astype(np.float32)
     values[3, 5] = wrong
     file = save(tmp_path / "a.tif", values)
-    assert "1 pixels are NaN or infinite" in refused(Reading(), file)
-    assert "channel 'y', a.tif: 1 pixels are NaN" in refused(reading("x", "y"), save(tmp_path / "b.tif", np.abs(PLANES[1] / 2)), file)
+    assert "1 pixel is NaN or infinite" in refused(Reading(), file)
+    assert "channel 'y', a.tif: 1 pixel is NaN" in refused(reading("x", "y"), save(tmp_path / "b.tif", np.abs(PLANES[1] / 2)), file)
     with pytest.raises(ImageReadError, match="NaN or infinite"):
         reading("x").of_array(values)
 

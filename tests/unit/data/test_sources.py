@@ -252,10 +252,10 @@ def test_wrong_folders(tmp_path):
         ("image,label\n1.png,a,b\n2.png,b\n", "cannot be read as a table: a line holds more values .* put quotes around"),
         ("image,label\n1.png,a\n2.png,a,b\n", "cannot be read as a table: line 3 holds more values .* put quotes around"),
         ('image,label\n1.png,"a\n2.png,b\n', "cannot be read as a table: EOF inside string"),
-        ("image,label\n1.png,a\n2.png,\n", "1 rows .* no value .* data.labels: lines 3"),
-        ("image,label\n1.png,a\n2.png,b\n9.png,b\n", "1 of the 3 images lack files: 9.png"),
-        ("image,label\n1.png,a\n./1.png,a\n2.png,b\n", "1 images are listed more than once"),
-        ("image,label\n1.png,a\n1.png,b\n2.png,b\n", r"1 images stand under two labels .*1.png \(a, b\)"),
+        ("image,label\n1.png,a\n2.png,\n", "1 row .* no value .* data.labels: line 3"),
+        ("image,label\n1.png,a\n2.png,b\n9.png,b\n", "1 of the 3 images lacks files: 9.png"),
+        ("image,label\n1.png,a\n./1.png,a\n2.png,b\n", "1 image is listed more than once"),
+        ("image,label\n1.png,a\n1.png,b\n2.png,b\n", r"1 image stands under two labels .*1.png \(a, b\)"),
     ],
 )
 def test_wrong_tables(tmp_path, text, message):
@@ -312,15 +312,15 @@ def test_booleans_of_parquet(tmp_path):
         ("image,a,b\n1.png,1,0\n2.png,2,1\n", {"labels": ["a", "b"]}, r"'2' under a \(line 3\); expected 0 or 1"),
         ("image,a,b\n1.png,1,\n2.png,0,1\n", {"labels": ["a", "b"]}, r"hold nothing under b \(line 2\)"),
         ("image,a,b\n1.png,1,0\n2.png,0,1\n", {"labels": ["a", "bb"]}, "no column 'bb'"),
-        ("image,a,b\n1.png,1,0\n2.png,0,0\n", {"labels": ["a", "b"]}, r"1 rows have no label: lines 3 .*allow_empty"),
+        ("image,a,b\n1.png,1,0\n2.png,0,0\n", {"labels": ["a", "b"]}, r"1 row has no label: line 3 .*allow_empty"),
         (
             "image,label\n1.png,a|b\n1.png,b\n2.png,a\n",
             {"separator": "|"},
             r"two labels .*1.png \(a\|b and b\); one image stands in one row",
         ),
-        ("image,label\n1.png,a|b\n1.png,b|a\n2.png,a\n", {"separator": "|"}, "1 images are listed more than once"),
-        ("image,label\n1.png,a|b\n2.png,\n", {"separator": "|"}, r"1 rows have no label: lines 3 .*allow_empty"),
-        ("image,label\n1.png,a|b\n2.png,c\n", {"separator": "|", "classes": ["a", "b"]}, r"1 labels .* not in data\.classes: c"),
+        ("image,label\n1.png,a|b\n1.png,b|a\n2.png,a\n", {"separator": "|"}, "1 image is listed more than once"),
+        ("image,label\n1.png,a|b\n2.png,\n", {"separator": "|"}, r"1 row has no label: line 3 .*allow_empty"),
+        ("image,label\n1.png,a|b\n2.png,c\n", {"separator": "|", "classes": ["a", "b"]}, r"1 label .* not in data\.classes: c"),
     ],
 )
 def test_wrong_tables_of_several_labels(tmp_path, text, data, message):
@@ -361,7 +361,7 @@ def test_wrong_columns_of_the_split(tmp_path):
     with pytest.raises(InputError, match=r"table.csv has no column 'parts'.*Did you mean 'part'"):
         load(table, SplitConfig(group="parts"))
     table = write(tmp_path, "image,label,plate\n1.png,a,p1\n2.png,b,\n")
-    with pytest.raises(InputError, match=r"1 rows .* no value in the column of split\.group: lines 3"):
+    with pytest.raises(InputError, match=r"1 row .* has no value in the column of split\.group: line 3"):
         load(table, SplitConfig(group="plate"))
 
 
@@ -423,7 +423,7 @@ def test_a_table_with_a_pattern_of_single_files(tmp_path):
     table = load(write(tmp_path, "Plate,Id,label\np1,a,x\np2,a,y\n"), image="{Plate}/{Id}.tif")
     assert table.images == ("p1/a", "p2/a")
     assert table.samples == [(tmp_path / "p1" / "a.tif",), (tmp_path / "p2" / "a.tif",)]
-    with pytest.raises(MissingInputError, match=r"1 of the 2 images lack files: p1/b \(p1/b\.tif\)"):
+    with pytest.raises(MissingInputError, match=r"1 of the 2 images lacks files: p1/b \(p1/b\.tif\)"):
         load(write(tmp_path, "Plate,Id,label\np1,b,x\np2,a,y\n"), image="{Plate}/{Id}.tif")
 
 
@@ -431,7 +431,7 @@ def test_a_missing_channel_names_its_sample_its_channel_and_its_file(tmp_path):
     touch(tmp_path / "images", *both("a", "b"))
     (tmp_path / "images" / "b_green.png").unlink()
     path = write(tmp_path, "Id,label\na,x\nb,y\n")
-    with pytest.raises(MissingInputError, match=r"1 of the 2 images lack files: b has no green \(images/b_green\.png\)") as caught:
+    with pytest.raises(MissingInputError, match=r"1 of the 2 images lacks files: b has no green \(images/b_green\.png\)") as caught:
         load(path, **BY_CHANNEL)
     assert str(tmp_path) in str(caught.value)
     with pytest.raises(MissingInputError, match=r"b has no er \(images/b_green\.png\)"):
@@ -466,9 +466,9 @@ def test_a_pattern_that_leads_nowhere_is_told_once(tmp_path):
         ("Ids,label\na,x\nb,y\n", BY_CHANNEL, r"no column 'Id' .*Did you mean 'Ids'"),
         ("Id,label\na,x\nb,y\n", {"image": "{Id}_{channel}.png"}, "data.channels="),
         ("Id,label\na,x\nb,y\n", {"image": "{Id_red.png"}, "columns in braces"),
-        ("Id,label\na,x\na,x\nb,y\n", BY_CHANNEL, "1 images are listed more than once"),
-        ("Id,label\na,x\na,y\nb,y\n", BY_CHANNEL, r"1 images stand under two labels .*a \(x, y\)"),
-        ("Id,label\na,x\n,y\nb,y\n", BY_CHANNEL, "1 rows .* lines 3"),
+        ("Id,label\na,x\na,x\nb,y\n", BY_CHANNEL, "1 image is listed more than once"),
+        ("Id,label\na,x\na,y\nb,y\n", BY_CHANNEL, r"1 image stands under two labels .*a \(x, y\)"),
+        ("Id,label\na,x\n,y\nb,y\n", BY_CHANNEL, "1 row .* line 3"),
     ],
 )
 def test_wrong_tables_with_a_pattern(tmp_path, text, data, message):

@@ -38,7 +38,7 @@ def test_values_that_are_no_pixels():
         values = np.full((3, 4), wrong)
         with pytest.raises(ImageReadError, match="12 pixels are NaN or infinite; mend them in the file, for example put 0"):
             as_pixels(values)
-    with pytest.raises(ImageReadError, match="1 pixels are NaN or infinite"):
+    with pytest.raises(ImageReadError, match="1 pixel is NaN or infinite"):
         as_pixels(np.array([1e300, 1.0]))  # more than float32 can hold
     for array in (np.ones(2, np.complex64), np.array(["a"]), np.array([None])):
         with pytest.raises(ImageReadError, match="save the image as one of them"):
