@@ -216,6 +216,17 @@ def test_rows_of_images_with_and_without_a_class(tmp_path: Path) -> None:
     assert (row["label"], len(row["with"]), len(row["without"])) == ("burr", 1, 2)
 
 
+def test_labels_of_duplicates_are_written_out(tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    Image.new("L", (8, 8)).save(pictures / "0.png")
+    entry = {"kind": "duplicate", "similarity": 1.0, "files": ["0.png", "0.png"], "first": "a", "second": "b"}
+    (pictures / "index.json").write_text(json.dumps([entry | {"first_label": "burr|rim", "second_label": ""}]))
+    page = render(write(tmp_path))
+    assert "<b>burr, rim</b> and <b>no class</b>" in page
+    assert "burr|rim" not in page
+
+
 def test_one_label_an_image_has_none_of_it(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "metrics.json").write_text(json.dumps({"task": "binary", "classes": CLASSES[:2]}))
