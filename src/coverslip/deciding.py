@@ -8,6 +8,7 @@ import numpy as np
 
 from coverslip.errors import ConfigError
 from coverslip.evaluation.calibration import calibrate_classes
+from coverslip.evaluation.calibration_gain import compare_calibration
 from coverslip.evaluation.decision import Decision
 from coverslip.evaluation.decisions import apply_temperature, temperature, threshold_for_sensitivity
 from coverslip.evaluation.evaluate import evaluate, folds_summary
@@ -117,22 +118,45 @@ def training_shares(data: Prepared) -> FloatArray:
     return np.asarray(data.table.labels[data.split.rows(*parts)].mean(axis=0))
 
 
-def threshold_table(data: Prepared, fitted: Fitted, folds: FoldScores | None, decision: Decision) -> dict[str, Any]:
-    """Every way to choose thresholds beside plain 0.5, on validation (or out-of-fold) and test scores; see `compare_thresholds`."""
+JudgedParts = dict[str, tuple[IntArray, FloatArray]]
+"""Rows and raw scores (m, classes) of the part that decisions are chosen on, first, and of the test part where there is one."""
+
+
+def judged_parts(data: Prepared, fitted: Fitted, folds: FoldScores | None) -> JudgedParts:
+    """What decisions are compared on: `validation` (or `folds`) and `test`; empty where nothing is left to choose on."""
     rows, scores = scores_to_decide_on(data, fitted, folds)
     if not len(rows):
         return {}
-    targets, wanted, intervals = data.table.labels, data.config.decision, data.config.intervals
-    known = {"folds" if folds is not None else "validation": (decision.calibrated(scores), targets[rows])}
+    parts = {"folds" if folds is not None else "validation": (rows, scores)}
     test = data.split.rows("test")
-    if len(test):
-        known["test"] = (decision.calibrated(fitted.scores(data.samples, test)), targets[test])
-    groups = data.table.groups
-    by_group = None if groups is None else {name: groups[rows if name != "test" else test] for name in known}
+    return parts | ({"test": (test, fitted.scores(data.samples, test))} if len(test) else {})
+
+
+def threshold_table(data: Prepared, parts: JudgedParts, decision: Decision) -> dict[str, Any]:
+    """Every way to choose thresholds beside plain 0.5, on validation (or out-of-fold) and test scores; see `compare_thresholds`."""
+    if not parts:
+        return {}
+    wanted, intervals, groups = data.config.decision, data.config.intervals, data.table.groups
+    known = {name: (decision.calibrated(scores), data.table.labels[rows]) for name, (rows, scores) in parts.items()}
+    by_group = None if groups is None else {name: groups[rows] for name, (rows, _) in parts.items()}
     return compare_thresholds(
         *known[next(iter(known))], known, groups=by_group, fixed=wanted.threshold, ratio=training_shares(data),
         at_least_one=wanted.at_least_one, level=intervals.level, resamples=intervals.resamples, seed=data.config.training.seed,
     )  # fmt: skip
+
+
+def calibration_table(data: Prepared, parts: JudgedParts, decision: Decision) -> dict[str, Any]:
+    """What calibration did for the scores of each part; see `compare_calibration`. Empty where nothing was calibrated."""
+    if not decision.lines:
+        return {}
+    intervals, groups = data.config.intervals, data.table.groups
+    return {
+        name: compare_calibration(
+            scores, decision.calibrated(scores), data.table.labels[rows], groups=None if groups is None else groups[rows],
+            level=intervals.level, resamples=intervals.resamples, seed=data.config.training.seed,
+        )
+        for name, (rows, scores) in parts.items()
+    }  # fmt: skip
 
 
 def predict_parts(

@@ -12,7 +12,16 @@ import numpy as np
 from coverslip.bundle import DIGEST, Bundle, save_bundle
 from coverslip.card import model_card
 from coverslip.config import RunConfig
-from coverslip.deciding import check_decision, choose_conformal, choose_decision, predict_parts, summarise_numbers, threshold_table
+from coverslip.deciding import (
+    calibration_table,
+    check_decision,
+    choose_conformal,
+    choose_decision,
+    judged_parts,
+    predict_parts,
+    summarise_numbers,
+    threshold_table,
+)
 from coverslip.evaluation.decision import Decision
 from coverslip.fitting import Fits
 from coverslip.models.classifier import FrozenBackbones
@@ -95,7 +104,9 @@ def run(
             predictions = predict_parts(data, fitted, folds, decision, neighbours)
             metrics = summarise_numbers(data, predictions, decision)
             if data.table.task is Task.MULTILABEL:
-                metrics["thresholds"] = threshold_table(data, fitted, folds, decision)
+                parts = judged_parts(data, fitted, folds)
+                metrics["thresholds"] = threshold_table(data, parts, decision)
+                metrics["calibration"] = calibration_table(data, parts, decision)
         kept = keep_bundle(metrics)
         if kept or pictures:
             neighbours = with_pictures(neighbours, data)

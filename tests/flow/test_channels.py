@@ -39,6 +39,17 @@ def test_a_run_on_four_files_an_image(cell_run: Path) -> None:
     assert (cell_run / "bundle" / "sample" / "0.tif").exists()
 
 
+def test_what_calibration_did_stands_beside_the_numbers(cell_run: Path) -> None:
+    numbers = json.loads((cell_run / "metrics.json").read_text())
+    assert set(numbers["calibration"]) == {"validation", "test"}
+    for part, rows in numbers["calibration"].items():
+        for name in ("log_loss", "brier", "calibration_error"):
+            assert rows[name]["after"]["value"] == pytest.approx(numbers[part][name]["value"], abs=1e-6)
+            assert rows[name]["gain"]["value"] == pytest.approx(rows[name]["before"]["value"] - rows[name]["after"]["value"])
+    assert numbers["calibration"]["validation"]["log_loss"]["gain"]["value"] >= 0  # it was fitted there
+    assert "Did calibration help?" in (cell_run / "report.html").read_text(encoding="utf-8")
+
+
 def test_a_mistake_names_the_decision_that_is_furthest_off(cell_run: Path) -> None:
     table = pd.read_csv(cell_run / "predictions.csv", keep_default_na=False).set_index("image")
     entries = [each for each in json.loads((cell_run / "pictures" / "index.json").read_text()) if each["kind"] == "mistake"]

@@ -71,6 +71,7 @@ def render(run: RunFiles) -> str:
         "composition": several.composition(run),
         "matrices": several.matrices(run, part),
         "reliability": several.reliability(run, part),
+        "calibration": several.calibration(run),
         "thresholds": several.thresholds(run, part),
         "mistakes": sections.mistakes(run, album, "mistake"),
         "explained": explained,

@@ -13,7 +13,7 @@ from coverslip.report import several_figures
 from coverslip.report.curves import thinned
 from coverslip.report.figures import Curve
 from coverslip.report.files import RunFiles, items, within
-from coverslip.report.numbers import finite, listed, shown
+from coverslip.report.numbers import Shown, finite, label, listed, shown
 from coverslip.report.pictures import Album, Picture
 from coverslip.report.results import over_classes
 from coverslip.report.scores import Scored, scored
@@ -184,6 +184,34 @@ def reliability(run: RunFiles, part: str | None) -> Drawing | None:
         panels[name] = (bins, f"ECE {error.text}" if error is not None else "")
     caption = "Share of the images that carry the label against its score. ECE: expected calibration error. Lines: intervals."
     return draw(several_figures.class_reliability(panels), "Reliability, class by class", caption)
+
+
+def calibration(run: RunFiles) -> Section | None:
+    """Log loss, Brier score and calibration error before and after calibration, on the part that it was fitted on and on the test part."""
+    table = within(run.metrics, "calibration")
+    parts = [name for name in PART_WORDS if within(table, name)]
+    if not parts:
+        return None
+    names = [name for name in within(table, parts[0]) if shown(within(table, parts[0], name).get("gain")) is not None]
+    kinds = ("before", "after", "gain")
+    rows = [
+        {"name": label(name), "cells": [{kind: shown(within(table, part, name).get(kind)) for kind in kinds} for part in parts]}
+        for name in names
+    ]
+    columns = [PART_WORDS[name].removeprefix("in ") for name in parts]
+    return {"columns": columns, "rows": rows, "verdict": _calibration_verdict(shown(within(table, "test", "log_loss").get("gain")))}
+
+
+def _calibration_verdict(gain: Shown | None) -> str:
+    """Whether calibration lowered the log loss of the test part, in a sentence; empty where that is not known."""
+    if gain is None or gain.value is None or gain.low is None or gain.high is None:
+        return ""
+    ends = f"{gain.value:+.3f} log loss gained ({gain.low:+.3f} to {gain.high:+.3f})"
+    if gain.low > 0:
+        return f"On the test part calibration helped: {ends}."
+    if gain.high < 0:
+        return f"On the test part calibration did harm: {ends}. Prefer decision.calibrate = false."
+    return f"On the test part calibration cannot be told from none: {ends}."
 
 
 def _macro_f1(decided: BoolArray, truth: BoolArray) -> float:

@@ -16,7 +16,7 @@ from coverslip.report.page import environment_facts, render
 from coverslip.report.pictures import Album
 from coverslip.report.results import results
 from coverslip.report.sections import _history, training
-from coverslip.report.several import _steps, class_rows, composition, matrices, reliability, thresholds
+from coverslip.report.several import _steps, calibration, class_rows, composition, matrices, reliability, thresholds
 
 CLASSES = ["burr", "dot", "rim"]
 
@@ -191,6 +191,27 @@ def test_thresholds_that_were_chosen_out_of_fold_are_said_to_be(tmp_path: Path) 
     assert "the F1 of its class on out-of-fold scores, cross-fitted" in text
     assert "An image that no class reached was given the nearest one." in text
     assert "validation part" not in text
+
+
+@pytest.mark.parametrize(
+    ("gain", "words"),
+    [((0.05, 0.01, 0.09), "calibration helped: +0.050 log loss gained (+0.010 to +0.090)"), ((-0.05, -0.09, -0.01), "calibration did harm"),
+     ((0.02, -0.03, 0.06), "calibration cannot be told from none")],
+)  # fmt: skip
+def test_what_calibration_did_is_shown(tmp_path: Path, gain: tuple[float, float, float], words: str) -> None:
+    assert calibration(write(tmp_path)) is None
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    row = {"before": number(0.4, 0.3, 0.5), "after": number(0.35, 0.3, 0.4), "gain": number(*gain)}
+    metrics["calibration"] = {"validation": {"log_loss": row}, "test": {"log_loss": row}}
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    found = calibration(read_run(tmp_path))
+    assert found is not None
+    assert words in found["verdict"]
+    page = render(read_run(tmp_path))
+    assert "Did calibration help?" in page
+    assert words in page
+    assert "fitted on the validation part, which flatters it there" in page
+    assert "Gain,<br>test" in page
 
 
 def test_a_fixed_threshold_has_no_verdict(tmp_path: Path) -> None:
