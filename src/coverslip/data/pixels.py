@@ -18,6 +18,7 @@ from torch import Tensor
 
 from coverslip.data.decoding import ImageReadError, PixelArray
 from coverslip.data.images import LUMA
+from coverslip.data.luma import Luma, luma_of, whole_of
 from coverslip.data.resize import HALF, resize_columns, resize_rows
 
 Fit = Literal["squash", "letterbox", "crop"]
@@ -78,13 +79,14 @@ class Geometry:
         """(height, width, channels) of a stored image."""
         return (self.height, self.width, len(self.channels))
 
-    def apply(self, image: PixelArray) -> PixelArray:
+    def apply(self, image: PixelArray, luma: Luma | None = None) -> PixelArray:
         """Resize one image.
 
         Integers are brought to the stored depth first, so that an 8-bit file and its copy at 16 bits give the same pixels.
 
         Args:
             image: uint8, uint16 or float32 (h, w, c); c = 1, 3, or as many as there are channels.
+            luma: of the image, where it was computed already.
 
         Returns:
             uint8, uint16 or float32 (height, width, channels).
@@ -94,11 +96,14 @@ class Geometry:
         """
         if (image.dtype.kind == "f") != (self.bits == 32):
             raise ImageReadError(f"{image.dtype} pixels, where most images have {self.dtype} pixels; save all images alike")
-        values = torch.from_numpy(np.require(self._inside(image), requirements=("C", "W"))).to(torch.float32)
+        grey = (luma or luma_of(image)) if self.channels == GREY else None
+        planes = image.shape[2] if grey is None else 1
+        whole = whole_of(image) if grey is None else grey.values[..., None]
+        values = torch.from_numpy(np.require(self._inside(whole), requirements=("C", "W"))).to(torch.float32)
         scale = 1 if self.bits == 32 else self.full / np.iinfo(image.dtype).max
         if scale != 1:
             values = values * scale
-        resized = self._fitted(values)
+        resized = self._fitted(values, planes)
         if self.bits < 32:
             resized = (resized + HALF).floor_().clamp_(0, self.full)
         pixels: PixelArray = resized.to(_DTYPES[self.bits]).contiguous().numpy()
@@ -112,13 +117,13 @@ class Geometry:
         left, right = round(self.box[1] * columns), round(self.box[3] * columns)
         return image[min(top, rows - 1) : max(bottom, top + 1), min(left, columns - 1) : max(right, left + 1)]
 
-    def _fitted(self, image: Tensor) -> Tensor:
+    def _fitted(self, image: Tensor, planes: int) -> Tensor:
         rows, columns = image.shape[:2]
         if self.fit == "squash":
-            return self._resized(image, self.height, self.width)
+            return self._resized(image, planes, self.height, self.width)
         choose = min if self.fit == "letterbox" else max
         ratio = choose(self.height / rows, self.width / columns)
-        inner = self._resized(image, max(1, round(rows * ratio)), max(1, round(columns * ratio)))
+        inner = self._resized(image, planes, max(1, round(rows * ratio)), max(1, round(columns * ratio)))
         if self.fit == "crop":
             top, left = (inner.shape[0] - self.height) // 2, (inner.shape[1] - self.width) // 2
             return inner[top : top + self.height, left : left + self.width]
@@ -127,9 +132,9 @@ class Geometry:
         canvas[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
         return canvas
 
-    def _resized(self, image: Tensor, height: int, width: int) -> Tensor:
-        """Resize and change the channels between the two passes, where there are fewest pixels."""
-        return resize_columns(_with_channels(resize_rows(image, height), self.channels), width)
+    def _resized(self, image: Tensor, planes: int, height: int, width: int) -> Tensor:
+        """Resize the first planes, and change the channels between the two passes, where there are fewest pixels."""
+        return resize_columns(_with_channels(resize_rows(image, height)[..., :planes], self.channels), width)
 
 
 def _with_channels(image: Tensor, channels: tuple[str, ...]) -> Tensor:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -22,6 +23,7 @@ from PIL import Image
 
 from coverslip.data.decoding import ImageReadError, PixelArray
 from coverslip.data.images import Fetched, has_colour, to_grey
+from coverslip.data.luma import Luma, luma_of
 from coverslip.data.reading import Facts, Reading, joint_hash
 from coverslip.data.shards import Shards
 from coverslip.errors import BadImagesError, InputError, UnreachableError
@@ -93,7 +95,7 @@ def scan_images(
     table: Table,
     reading: Reading,
     *,
-    on_image: Callable[[int, PixelArray], None] | None = None,
+    on_image: Callable[[int, PixelArray, Luma | None], None] | None = None,
     progress: Progress = no_progress,
     workers: int | None = None,
     decoding: int | None = None,
@@ -103,8 +105,8 @@ def scan_images(
     Args:
         table: n samples.
         reading: how the files of a sample become one image.
-        on_image: called from worker threads with the row and the decoded (h, w, c) pixels of each readable image; an
-            `ImageReadError` that it raises makes the image an unreadable one.
+        on_image: called from worker threads with the row, the decoded (h, w, c) pixels of each readable image, and their luma where
+            they are 8-bit RGB; an `ImageReadError` that it raises makes the image an unreadable one.
         progress: told after each file.
         workers: threads; as many as there are cores when not given.
         decoding: how many of them may decode at a time, where files are fetched from afar first; all when not given.
@@ -116,7 +118,7 @@ def scan_images(
     pool = None if decoding is None else ThreadPoolExecutor(decoding)
 
     def scan_row(row: int) -> _Row:
-        keep = None if on_image is None else lambda pixels: on_image(row, pixels)
+        keep = None if on_image is None else partial(on_image, row)
         if pool is None:
             return _scan_sample(samples[row], reading, keep)
         try:
@@ -220,14 +222,15 @@ class _Row:
 _NO_THUMBNAIL = np.zeros((THUMBNAIL_SIDE, THUMBNAIL_SIDE), dtype=np.uint8)
 
 
-def _scan_sample(files: tuple[File, ...], reading: Reading, on_image: Callable[[PixelArray], None] | None) -> _Row:
+def _scan_sample(files: tuple[File, ...], reading: Reading, on_image: Callable[[PixelArray, Luma | None], None] | None) -> _Row:
     try:
         pixels, facts = reading.read(files)
+        luma = luma_of(pixels)
         if on_image is not None:
-            on_image(pixels)
+            on_image(pixels, luma)
     except ImageReadError as error:
         return _Row(_RowFacts(error=str(error)), _NO_THUMBNAIL)
-    shades = _shades(pixels)
+    shades = _shades(pixels, luma)
     stretched = (shades.small - shades.low) / max(shades.high - shades.low, 1e-9)
     return _Row(
         facts=_RowFacts(
@@ -254,19 +257,19 @@ class _Shades:
     small: npt.NDArray[np.float32]
 
 
-def _shades(pixels: PixelArray) -> _Shades:
-    if pixels.dtype != np.uint8 or pixels.shape[2] not in (1, 3):
+def _shades(pixels: PixelArray, luma: Luma | None) -> _Shades:
+    if luma is None and (pixels.dtype != np.uint8 or pixels.shape[2] != 1):
         levels = grey_levels(pixels)
         small = shrink(levels, THUMBNAIL_SIDE, THUMBNAIL_SIDE)
         return _Shades(float(levels.mean(dtype=np.float64)), float(levels.std()), float(levels.min()), float(levels.max()), small)
-    picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).convert("L")
-    levels = np.asarray(picture, dtype=np.float32).ravel()
-    mean = levels.mean()
-    centred = levels - mean
-    deviation = np.sqrt(centred @ centred / len(centred))
-    cells = picture.convert("F").resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX)
+    picture = Image.fromarray(pixels[..., 0]).convert("F") if luma is None else luma.picture
+    levels = pixels[..., 0].astype(np.float32) if luma is None else luma.values
+    cells = np.asarray(picture.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX))
+    mean = np.einsum("ij->", levels, dtype=np.float64) / levels.size
+    centred = (levels - np.float32(mean)).ravel()
+    deviation = np.sqrt(centred @ centred / centred.size)
     mean, deviation, low, high = np.array([mean, deviation, levels.min(), levels.max()]) / 255
-    return _Shades(float(mean), float(deviation), float(low), float(high), np.asarray(cells) * np.float32(1 / 255))
+    return _Shades(float(mean), float(deviation), float(low), float(high), cells * np.float32(1 / 255))
 
 
 def grey_levels(pixels: PixelArray) -> npt.NDArray[np.float32]:

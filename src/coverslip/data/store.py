@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -18,6 +18,7 @@ from coverslip.config import MemoryConfig
 from coverslip.data.cache import Hold, cached
 from coverslip.data.decoding import ImageReadError, PixelArray
 from coverslip.data.images import Fetched
+from coverslip.data.luma import Luma, whole_of
 from coverslip.data.pixels import WHOLE, Geometry
 from coverslip.data.reading import Reading
 from coverslip.data.scan import Scan, content_keys, in_order, scan_images, workers_for
@@ -26,7 +27,7 @@ from coverslip.data.streaming import Arrange, Decoder, StreamedArray, decoding_s
 from coverslip.runtime import Progress, cpu_count, hash_text, no_progress
 from coverslip.structures import Channel, File, IntArray, Table
 
-FORMAT = "4"
+FORMAT = "5"
 PEEK = 96
 FETCHED_AHEAD = 4
 KEPT_SHARE = 0.5
@@ -157,8 +158,8 @@ def load_pixels(
     def build(folder: Path) -> None:
         with row_writer(folder / "pixels.npy", geometry.dtype, shape) as rows:
 
-            def keep(row: int, image: PixelArray) -> None:
-                pixels = geometry.apply(image)
+            def keep(row: int, image: PixelArray, luma: Luma | None) -> None:
+                pixels = geometry.apply(image, luma)
                 if row < count:
                     rows.write(row, pixels)
 
@@ -261,34 +262,26 @@ def glance(table: Table, reading: Reading) -> Glance:
     samples = table.samples
     names = reading.names_of(samples[row] for row in rows)
     reading = reading if not names else replace(reading, channels=Channel.of(*names))
-    colours, depth, sizes = [], 8, []
-    border = _Border()
+    border, one_by_one = _Border(), threading.Lock()
+    far = workers_for(table) is not None
 
-    for files in _fetched([samples[row] for row in rows], reading):
+    def look(files: tuple[File, ...]) -> tuple[bool, int, tuple[int, int]] | None:
         try:
-            image, facts = reading.read(files)
+            if far:
+                files = tuple(Fetched(file, reading.max_pixels) for file in files)
+            with one_by_one if far else nullcontext():
+                image, facts = reading.read(files)
         except ImageReadError:
-            continue
-        colours.append(not reading.channels and _is_colourful(image))
-        depth = max(depth, image.dtype.itemsize * 8)
-        sizes.append((facts.height, facts.width))
-        border.add(image)
+            return None
+        with one_by_one:
+            border.add(image)
+        return not reading.channels and _is_colourful(image), image.dtype.itemsize * 8, (facts.height, facts.width)
+
+    found = [seen for seen in in_order(look, [samples[row] for row in rows], FETCHED_AHEAD if far else None) if seen is not None]
+    colours, depths, sizes = zip(*found, strict=True) if found else ((), (8,), ())
     height, width = np.median(np.array(sizes or [(0, 0)]), axis=0)
     colour: Literal["none", "some", "all"] = "none" if not any(colours) else "all" if all(colours) else "some"
-    return Glance(colour, names, depth, len(set(sizes)) == 1, int(height), int(width), border.box())
-
-
-def _fetched(samples: Sequence[tuple[File, ...]], reading: Reading) -> Iterator[tuple[File, ...]]:
-    """The files of samples in order, those of a store with their bytes, of which few are fetched ahead; without those that fail."""
-
-    def fetch(files: tuple[File, ...]) -> tuple[File, ...]:
-        try:
-            return tuple(file if isinstance(file, Path) else Fetched(file, reading.max_pixels) for file in files)
-        except ImageReadError:
-            return ()
-
-    far = any(not isinstance(file, Path) for files in samples for file in files)
-    return filter(None, in_order(fetch, samples, FETCHED_AHEAD) if far else iter(samples))
+    return Glance(colour, names, max(depths), len(set(sizes)) == 1, int(height), int(width), border.box())
 
 
 def _is_colourful(image: PixelArray) -> bool:
@@ -336,17 +329,21 @@ class _Border:
     def __init__(self) -> None:
         self.lowest: PixelArray | None = None
         self.highest: PixelArray | None = None
+        self.planes = 0
         self.alike = True
 
     def add(self, image: PixelArray) -> None:
         """Take in one image (h, w, c)."""
+        whole = whole_of(image)
         if self.lowest is None or self.highest is None:
-            self.lowest, self.highest = image.copy(), image.copy()
-        elif image.shape != self.lowest.shape or image.dtype != self.lowest.dtype:
+            self.lowest, self.highest, self.planes = whole.copy(), whole.copy(), image.shape[2]
+        elif image.shape[:2] != self.lowest.shape[:2] or image.shape[2] != self.planes or image.dtype != self.lowest.dtype:
             self.alike = False
         else:
-            np.minimum(self.lowest, image, out=self.lowest)
-            np.maximum(self.highest, image, out=self.highest)
+            taken = whole if whole.shape == self.lowest.shape else image
+            lowest, highest = self.lowest[..., : taken.shape[2]], self.highest[..., : taken.shape[2]]
+            np.minimum(lowest, taken, out=lowest)
+            np.maximum(highest, taken, out=highest)
 
     def box(self) -> tuple[float, float, float, float]:
         """What remains inside, with one percent around it; the whole image when little would be cut."""

@@ -13,6 +13,7 @@ import tifffile
 from PIL import Image
 
 from coverslip.data.decoding import ImageReadError
+from coverslip.data.luma import Luma
 from coverslip.data.reading import Reading
 from coverslip.data.scan import Scan, difference_hash, hash_files, in_order, scan_images, usable_rows
 from coverslip.errors import BadImagesError, InputError
@@ -69,14 +70,17 @@ def test_facts(table):
 
 def test_on_image_and_progress(table):
     seen: dict[int, tuple[int, ...]] = {}
+    lumas: dict[int, tuple[int, ...] | None] = {}
     threads, steps = set(), []
 
-    def on_image(row: int, pixels: np.ndarray) -> None:
+    def on_image(row: int, pixels: np.ndarray, luma: Luma | None) -> None:
         seen[row] = pixels.shape
+        lumas[row] = None if luma is None else luma.values.shape
         threads.add(threading.get_ident())
 
     scan_images(table, Reading(), on_image=on_image, progress=lambda *step: steps.append(step[1:3]), workers=2)
     assert seen == {0: (40, 60, 1), 1: (40, 60, 3), 3: (50, 40, 1), 4: (10, 10, 1)}
+    assert lumas == {0: None, 1: (40, 60), 3: None, 4: None}
     assert threading.get_ident() not in threads
     assert steps == [(i, 5) for i in range(1, 6)]
 
@@ -175,7 +179,7 @@ def test_samples_of_several_files(tmp_path):
     planes = {"a_red": red[0], "a_green": green[0], "b_red": red[1], "b_green": green[1][:30]}
     table = several(tmp_path, "abc", planes)
     seen: dict[int, np.ndarray] = {}
-    scan = scan_images(table, Reading(channels=Channel.of("red", "green")), on_image=seen.__setitem__)
+    scan = scan_images(table, Reading(channels=Channel.of("red", "green")), on_image=lambda row, pixels, _: seen.__setitem__(row, pixels))
     facts = scan.facts.set_index("image")
     assert list(facts.index) == ["a", "b", "c"]
     assert "channel 'green' has 30x60" in facts.loc["b", "error"]
@@ -205,7 +209,7 @@ def test_floating_point_keeps_its_values_and_has_a_thumbnail_of_its_range(tmp_pa
 
 
 def test_what_cannot_be_stored_is_an_unreadable_image(table):
-    def on_image(row: int, pixels: np.ndarray) -> None:
+    def on_image(row: int, pixels: np.ndarray, luma: Luma | None) -> None:
         if row == 3:
             raise ImageReadError("does not fit")
 

@@ -270,6 +270,16 @@ def test_the_border_that_is_the_same_everywhere_is_found_with_a_little_around_it
     assert (seen.height, seen.width) == (100, 200)
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_border_of_colour_images_with_and_without_a_fourth_plane(tmp_path: Path, first: int) -> None:
+    images = {}
+    for number in range(4):
+        colour = np.repeat(framed(number)[..., None], 3, axis=2)
+        opaque = np.dstack([colour, np.full(colour.shape[:2], 255, np.uint8)])
+        images[f"{number}.png"] = colour if number % 2 == first else opaque
+    assert glance(table_of(tmp_path / "d", images), READING).box == pytest.approx((0.19, 0.14, 0.81, 0.91), abs=1e-3)
+
+
 @pytest.mark.parametrize(
     "images",
     [
@@ -354,7 +364,7 @@ def test_a_large_table_is_sampled_from_end_to_end(tmp_path: Path, monkeypatch: p
     many = Table(table.root, tuple(f"{number}.png" for number in range(1000)), ("x", "y"), None, Task.BINARY)
     seen = watch_reading(monkeypatch)
     glance(many, READING)
-    asked = [int(file.stem) for (file,) in seen]
+    asked = sorted(int(file.stem) for (file,) in seen)
     assert len(asked) == PEEK
     assert (asked[0], asked[-1]) == (0, 999)
     assert max(np.diff(asked)) <= 1000 / PEEK + 2
