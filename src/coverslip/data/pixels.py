@@ -105,7 +105,7 @@ class Geometry:
             values = values * scale
         resized = self._fitted(values, planes)
         if self.bits < 32:
-            resized = (resized + HALF).floor_().clamp_(0, self.full)
+            resized = (resized + HALF).clamp_(0, self.full)  # what follows rounds down
         pixels: PixelArray = resized.to(_DTYPES[self.bits]).contiguous().numpy()
         return pixels
 

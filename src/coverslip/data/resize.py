@@ -11,7 +11,6 @@ from functools import lru_cache
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 HALF = 0.5 - 0.0007
 """What is added before numbers are rounded down to whole ones.
@@ -20,14 +19,17 @@ Sizes of a simple ratio put many pixels halfway between two grey levels, where t
 down, and what is added is too odd for other pixels to come as close.
 """
 
+_SUM = 0
+"""What torch calls the sum of the rows of a bag."""
+
 
 def resize_rows(image: Tensor, height: int) -> Tensor:
     """The vertical pass: float32 (h, w, c) to (height, w, c), `height` in pixels."""
-    if len(image) == height:
+    if image.shape[0] == height:
         return image
-    which, starts, weights = _taps(len(image), height)
-    rows = image.reshape(len(image), -1)
-    summed = functional.embedding_bag(which, rows, starts, mode="sum", per_sample_weights=weights)
+    which, starts, weights = _taps(image.shape[0], height)
+    rows = image.reshape(image.shape[0], -1)
+    summed = torch.embedding_bag(rows, which, starts, mode=_SUM, per_sample_weights=weights)[0]
     return summed.reshape(height, *image.shape[1:])
 
 

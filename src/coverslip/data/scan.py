@@ -11,8 +11,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -37,6 +37,8 @@ FLAT = 1 / 4096
 MARGIN = 1 / 256
 """How much brighter than its neighbour, as a share of the range, a cell must be to set its bit."""
 
+PORTION = 16
+"""Most images that a thread looks at before it hands over what it found."""
 _IN_FLIGHT = 4
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -127,12 +129,16 @@ def scan_images(
             return _Row(_RowFacts(error=str(error)), _NO_THUMBNAIL)
         return pool.submit(_scan_sample, fetched, reading, keep).result()
 
+    def scan_rows(some: range) -> list[_Row]:
+        return [scan_row(row) for row in some]
+
     samples, rows = table.samples, []
     with pool or nullcontext():
-        for row in in_order(scan_row, range(len(table)), workers):
-            rows.append(row)
-            progress("reading images", len(rows), len(table), {})
-    facts = pd.DataFrame([asdict(row.facts) for row in rows])
+        for some in in_order(scan_rows, _portions(len(table), workers), workers):
+            for row in some:
+                rows.append(row)
+                progress("reading images", len(rows), len(table), {})
+    facts = pd.DataFrame([vars(row.facts) for row in rows])
     facts.insert(0, "image", list(table.images))
     thumbnails = np.stack([row.thumbnail for row in rows])
     return Scan(facts, thumbnails, np.array([row.hash for row in rows], dtype=np.uint64))
@@ -152,7 +158,9 @@ def hash_files(table: Table, workers: int | None = None) -> list[str]:
         except OSError:
             return ""
 
-    return list(in_order(hash_or_nothing, table.samples, workers or workers_for(table)))
+    samples, workers = table.samples, workers or workers_for(table)
+    portions = _portions(len(samples), workers)
+    return [key for some in in_order(lambda rows: [hash_or_nothing(samples[row]) for row in rows], portions, workers) for key in some]
 
 
 def _digest(file: File) -> str:
@@ -178,6 +186,12 @@ def content_keys(table: Table) -> list[str]:
 def workers_for(table: Table) -> int | None:
     """Threads that read a table's files: as many as there are cores, which None means, or more where they wait for a store."""
     return None if isinstance(table.root, Path) else AT_ONCE
+
+
+def _portions(count: int, workers: int | None) -> list[range]:
+    """Rows that a thread takes at a time: few enough for all threads to have some, so many that handing over costs little."""
+    size = max(1, min(PORTION, count // (_IN_FLIGHT * (workers or cpu_count()))))
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def in_order(function: Callable[[_Item], _Result], items: Sequence[_Item], workers: int | None = None) -> Iterator[_Result]:
@@ -234,7 +248,7 @@ def _scan_sample(files: tuple[File, ...], reading: Reading, on_image: Callable[[
     stretched = (shades.small - shades.low) / max(shades.high - shades.low, 1e-9)
     return _Row(
         facts=_RowFacts(
-            **asdict(facts),
+            **vars(facts),
             grey=not has_colour(pixels),
             mean=shades.mean,
             deviation=shades.deviation,
@@ -295,9 +309,16 @@ def difference_hash(levels: npt.NDArray[np.float32]) -> int:
     extent = float(levels.max() - levels.min())
     if extent < FLAT:
         return 0
-    cells = np.asarray(Image.fromarray(levels).resize((9, 8), Image.Resampling.LANCZOS))
+    height, width = levels.shape
+    cells = _lanczos(height, 8) @ levels @ _lanczos(width, 9).T
     brighter = cells[:, 1:] - cells[:, :-1] > extent * MARGIN
     return int.from_bytes(np.packbits(brighter).tobytes(), "big")
+
+
+@lru_cache(maxsize=16)
+def _lanczos(old: int, new: int) -> npt.NDArray[np.float32]:
+    """(new, old): what Pillow's filter takes of each old pixel for each new one."""
+    return np.asarray(Image.fromarray(np.eye(old, dtype=np.float32)).resize((old, new), Image.Resampling.LANCZOS))
 
 
 def usable_rows(table: Table, scan: Scan, on_bad_image: Literal["stop", "skip"]) -> tuple[Table, Scan, dict[str, str]]:
