@@ -1,17 +1,23 @@
 """Loading images for training: ours from a folder, from shards on disk and from shards in an S3 store, against the usual loaders.
 
-Everything gives the same: batches of 32 as uint8 (32, 224, 224, 1), every image once an epoch, in random order. The usual ones are
+Everything gives the same: batches of 32 as uint8 (32, side, side, 1), every image once an epoch, in random order. The usual ones are
 torchvision's ImageFolder, WebDataset (on the tar files that we write) and litdata (the files' bytes as they are), each in a
-DataLoader with two workers; they decode with Pillow and resize with torchvision, antialiased. Each measurement is a process of its
-own, with an empty cache; nothing else should run meanwhile. Ours looks at every image (hashes, duplicates, statistics) before the
-first batch, and that is counted.
+DataLoader with two workers; they decode with Pillow and resize with torchvision, antialiased.
 
-    python benchmarks/loading.py --data ../shared/data/charts --images 1200 --epochs 3
+The clock starts with the process, before anything is imported, and the first epoch ends with its last batch, so that whatever a
+loader does before the first batch counts. Ours does there what `coverslip train` does with the images: a glance at some of them, then
+each is hashed, decoded, measured for the audit and kept; the audit with its search for near duplicates; the split. The peers do
+none of that. Each measurement is a process of its own with an empty cache; files were read just before by what made the copies.
+Several rounds take the loaders in turn, and the median is written; nothing else should run meanwhile.
+
+    python benchmarks/loading.py --data ../shared/data/charts --images 3600
     python benchmarks/loading.py --simulate 20000
 
-Packages of peers that cannot be installed beside the others may lie in the folder COVERSLIP_BENCH_PEERS. Writes
-benchmarks/results/loading-<machine>.csv: images/s in the first epoch and after it, seconds to the first batch, peak memory (MB,
-what processes share counted once).
+The simulated images are 256x256 RGBA charts, given back at 128x128: whole charts (750x500, given back at 224x224, as the real ones are)
+would take twenty thousand times 5 ms in each epoch of each loader. Packages of peers that cannot be installed beside the others may lie
+in the folder COVERSLIP_BENCH_PEERS. Writes benchmarks/results/loading-<machine>.csv, leaving the rows of other sets of images as they
+are: images/s in the first epoch and after it, seconds to the first batch, seconds that all processes computed until the end of the first
+epoch, peak memory (MB, what processes share counted once).
 """
 
 from __future__ import annotations
@@ -28,12 +34,17 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-SIZE, BATCH, WORKERS = 224, 32, 2
+BATCH, WORKERS = 32, 2
+SIZE = int(os.environ.get("COVERSLIP_BENCH_SIZE", "224"))
+"""Height and width of what every loader gives; the processes that measure are told by the environment."""
+DRAWN, KEPT = 256, 128
+"""Sides of the simulated images: of the files, and of what is given back."""
 RESULTS = Path(__file__).parent / "results"
 SERVER = Path(__file__).parent.parent / "tests" / "object_server.py"
 Epochs = Iterator[Iterator[Any]]
@@ -44,22 +55,28 @@ Epochs = Iterator[Iterator[Any]]
 
 
 def ours(data: str, epochs: int) -> Epochs:
-    """The way of `coverslip train` to its batches."""
+    """What `coverslip train` does with the images, and the batches that it trains on."""
     import numpy as np
 
     from coverslip.config import DataConfig, SplitConfig
+    from coverslip.data.audit import audit
+    from coverslip.data.duplicates import duplicate_groups
     from coverslip.data.pixels import GREY, Geometry
     from coverslip.data.reading import Reading
     from coverslip.data.sources import load_table
-    from coverslip.data.store import load_pixels
+    from coverslip.data.split import split_table
+    from coverslip.data.store import glance, load_pixels
     from coverslip.training.sampling import SampleStream
 
-    table = load_table(DataConfig(path=data), SplitConfig())
-    pixels, _ = load_pixels(table, Reading(), Geometry(SIZE, SIZE, "squash", GREY, 8), limit=20_000_000_000)
+    table, reading = load_table(DataConfig(path=data), SplitConfig()), Reading()
+    glance(table, reading)
+    pixels, scan = load_pixels(table, reading, Geometry(SIZE, SIZE, "squash", GREY, 8), limit=20_000_000_000)
+    found = audit(table, scan, fit="squash", height=SIZE, width=SIZE, bad={}, reading=reading)
+    split_table(table, SplitConfig(), ties=duplicate_groups(len(table), found.duplicates.exact, found.duplicates.confirmed))
     stream = SampleStream(np.arange(len(table)), BATCH, 0)
-    steps = len(table) // BATCH
-    for epoch in range(epochs):
-        yield (pixels.read(stream.batch(step)) for step in range(epoch * steps, (epoch + 1) * steps))
+    ends = [-(-epoch * len(table) // BATCH) for epoch in range(epochs + 1)]
+    for first, end in pairwise(ends):
+        yield (pixels.read(stream.batch(step)) for step in range(first, end))
 
 
 # Peers ----------------------------------------------------------------------------------------------------------------
@@ -147,24 +164,49 @@ LOADERS: dict[str, tuple[Callable[[str, int], Epochs], str]] = {
 # Measuring ------------------------------------------------------------------------------------------------------------
 
 
+def process_start() -> float:
+    """When this process began, in seconds since 1970."""
+    import psutil
+
+    return psutil.Process().create_time()
+
+
+def cpu_seconds() -> float:
+    """What this process and its workers have computed so far."""
+    import psutil
+
+    process = psutil.Process()
+    return sum(times.user + times.system for one in [process, *process.children(recursive=True)] for times in [one.cpu_times()])
+
+
 def measure(name: str, data: str, epochs: int) -> None:
     """In a process of its own: run some epochs and print what they took."""
     load, _ = LOADERS[name]
-    began = time.perf_counter()
-    first, rates, mark = None, [], began
+    mark = began = process_start()
+    first, rates, computed = None, [], []
     for batches in load(data, epochs):
         images = 0
         for batch in batches:
             assert tuple(batch.shape[1:]) == (SIZE, SIZE, 1), batch.shape
             assert str(batch.dtype).endswith("uint8"), batch.dtype
             int(batch.sum())  # every pixel is touched, as by a network
-            first = first or time.perf_counter() - began
+            first = first or time.time() - began
             images += len(batch)
-        now = time.perf_counter()
+        now = time.time()
         rates.append(images / (now - mark))
+        computed.append(cpu_seconds())
         mark = now
     later = len(rates[1:]) / sum(1 / rate for rate in rates[1:])
-    print(json.dumps({"first_epoch_images_per_second": rates[0], "later_images_per_second": later, "first_batch_seconds": first}))
+    print(
+        json.dumps(
+            {
+                "first_epoch_images_per_second": rates[0],
+                "later_images_per_second": later,
+                "first_batch_seconds": first,
+                "first_epoch_cpu_seconds": computed[0],
+            }
+        )
+    )
 
 
 def measured(name: str, data: str, epochs: int, environment: dict[str, str]) -> dict[str, Any]:
@@ -189,7 +231,7 @@ def measured(name: str, data: str, epochs: int, environment: dict[str, str]) -> 
                 except psutil.Error:
                     continue
                 peak = max(peak, total)
-                time.sleep(0.5)
+                time.sleep(0.25)
 
         watcher = threading.Thread(target=watch)
         watcher.start()
@@ -210,6 +252,24 @@ def draw(data: Path, images: int, place: Path) -> Path:
     return place
 
 
+def draw_charts(place: Path, images: int) -> Path:
+    """So many RGBA charts of random walks, a thin blue line on white, in three class folders."""
+    import numpy as np
+    from PIL import Image, ImageDraw
+
+    for number in range(images):
+        height = np.random.default_rng([0, number]).normal(size=DRAWN).cumsum()
+        height = (0.9 - 0.8 * (height - height.min()) / np.ptp(height)) * 2 * DRAWN
+        canvas = Image.new("L", (2 * DRAWN, 2 * DRAWN), 255)
+        ImageDraw.Draw(canvas).line(np.stack([2.0 * np.arange(DRAWN), height], axis=1).ravel().tolist(), fill=0, width=3)
+        pixels = np.full((DRAWN, DRAWN, 4), 255, np.uint8)
+        pixels[..., 0] = pixels[..., 1] = np.asarray(canvas.reduce(2))
+        file = place / "abc"[number % 3] / f"{number:06d}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(file)
+    return place
+
+
 def free_port() -> int:
     """A port of this machine on which nothing listens."""
     with socket.socket() as listener:
@@ -217,13 +277,46 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def measure_all(what: str, images: Path, place: Path, epochs: int, rounds: int, environment: dict[str, str]) -> list[dict[str, Any]]:
+    """Copy the images as shards, into a store and as litdata's chunks, and measure each loader."""
+    from coverslip.start import shard_data
+
+    shard_data(str(images), str(place / "store" / "bucket" / "shards"), size=16_000_000)
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from pathlib import Path; import loading; "
+    code += f"loading.write_litdata(Path({str(images)!r}), Path({str(place / 'litdata')!r}))"
+    made = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    port, number = free_port(), len(list(images.rglob("*.png")))
+    server = subprocess.Popen([sys.executable, str(SERVER), str(place / "store"), str(port)])
+    keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "COVERSLIP_ENDPOINT": f"http://127.0.0.1:{port}"}
+    where = {
+        "folder": str(images),
+        "shards": str(place / "store" / "bucket" / "shards"),
+        "s3": "s3://bucket/shards",
+        "litdata": str(place / "litdata"),
+    }
+    rows = []
+    try:
+        for _ in range(rounds):
+            for name, (_, source) in LOADERS.items():
+                failed = source == "litdata" and made.returncode
+                error = {"error": made.stderr.strip().splitlines()[-1]} if failed else None
+                found = error or measured(name, where[source], epochs, environment | keys)
+                rows.append({"images": what, "number": number, "loader": name, **found})
+                print(json.dumps(rows[-1]), flush=True)
+    finally:
+        server.terminate()
+        server.wait()
+    return rows
+
+
 def main() -> None:
-    """Make the images and all copies of them, and measure each loader."""
+    """Make the images, measure each loader, and write the medians of the rounds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--images", type=int, default=1200)
     parser.add_argument("--simulate", type=int, default=0, help="simulated charts, so many")
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--work", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -234,51 +327,29 @@ def main() -> None:
 
     import pandas as pd
 
-    from coverslip.simulate import simulate
-    from coverslip.start import shard_data
     from machine import machine_name
 
     peers = os.environ.get("COVERSLIP_BENCH_PEERS", "")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [peers, os.environ.get("PYTHONPATH", "")]))}
-    sets: dict[str, Callable[[Path], Path]] = {}
+    sets: dict[str, tuple[Callable[[Path], Path], int]] = {}
     if arguments.data:
-        sets["charts"] = lambda place: draw(arguments.data, arguments.images, place)
+        sets["charts"] = (lambda place: draw(arguments.data, arguments.images, place), SIZE)
     if arguments.simulate:
-        sets["simulated"] = lambda place: simulate("charts", place, images=arguments.simulate, seed=0)
+        sets["simulated"] = (lambda place: draw_charts(place, arguments.simulate), KEPT)
     target = arguments.out / f"loading-{machine_name()}.csv"
-    rows: list[dict[str, Any]] = []
-    for what, make in sets.items():
+    rows = []
+    for what, (make, side) in sets.items():
         with tempfile.TemporaryDirectory() as folder:
-            place = Path(folder)
-            images = make(place / "images")
-            shard_data(str(images), str(place / "store" / "bucket" / "shards"), size=16_000_000)
-            code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from pathlib import Path; import loading; "
-            code += f"loading.write_litdata(Path({str(images)!r}), Path({str(place / 'litdata')!r}))"
-            made = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-            port = free_port()
-            server = subprocess.Popen([sys.executable, str(SERVER), str(place / "store"), str(port)])
-            keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "COVERSLIP_ENDPOINT": f"http://127.0.0.1:{port}"}
-            where = {
-                "folder": str(images),
-                "shards": str(place / "store" / "bucket" / "shards"),
-                "s3": "s3://bucket/shards",
-                "litdata": str(place / "litdata"),
-            }
-            try:
-                for name, (_, source) in LOADERS.items():
-                    failed = source == "litdata" and made.returncode
-                    found = (
-                        {"error": made.stderr.strip().splitlines()[-1]}
-                        if failed
-                        else measured(name, where[source], arguments.epochs, environment | keys)
-                    )
-                    rows.append({"images": what, "number": len(list(images.rglob("*.png"))), "loader": name, **found})
-                    print(json.dumps(rows[-1]), flush=True)
-            finally:
-                server.terminate()
-                server.wait()
+            images = make(Path(folder) / "images")
+            told = environment | {"COVERSLIP_BENCH_SIZE": str(side)}
+            rows += measure_all(what, images, Path(folder), arguments.epochs, arguments.rounds, told)
+    keys = ["images", "number", "loader"]
+    found = pd.DataFrame(rows).groupby(keys, sort=False).median(numeric_only=True).reset_index()
+    if target.is_file():
+        before = pd.read_csv(target)
+        found = pd.concat([before[~before["images"].isin(found["images"])], found], ignore_index=True)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(rows).round(3).to_csv(target, index=False, lineterminator="\n")
+    found.round(3).to_csv(target, index=False, lineterminator="\n")
     print(target)
 
 
