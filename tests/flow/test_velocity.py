@@ -21,7 +21,7 @@ def test_velocity_measures_every_combination(cli: Cli, gels: Path, tmp_path: Pat
     assert done.status == 0, done.err
     rows = pd.read_csv(tmp_path / "study" / "results.csv")
     assert list(rows["strategy"]) == list(STRATEGIES)
-    assert len(rows) == 4
+    assert len(rows) == 5
     assert (rows["status"] == "ok").all()
     assert rows["waiting_share"].between(0, 1, inclusive="neither").all()
     assert (rows["images_per_second"] > 0).all()

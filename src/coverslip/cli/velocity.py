@@ -26,7 +26,7 @@ def velocity(
     ],
     models: Annotated[str | None, typer.Option(help="Backbones, with commas; three of very different sizes when not given.")] = None,
     batch_sizes: Annotated[str, typer.Option(help="Images a step, with commas.")] = "8,32,128",
-    strategies: Annotated[str, typer.Option(help="Where the images of a step come from, with commas.")] = "disk,memory,none,features",
+    strategies: Annotated[str, typer.Option(help="Where images of a step come from, with commas.")] = "disk,memory,stream,none,features",
     seconds: Annotated[float, typer.Option(help="For how long steps are timed in each measurement.")] = 1.0,
     recipe: Annotated[str | None, typer.Option(help="Pixels, augmentation and optimizer of a recipe, by name or file.")] = None,
     settings: Annotated[list[str] | None, typer.Option("-s", "--set", metavar="KEY=VALUE", help="Override a key of the config.")] = None,

@@ -14,6 +14,7 @@ from coverslip.data.decoding import PixelArray
 from coverslip.data.pixels import Geometry, Normalisation
 from coverslip.data.reading import Reading
 from coverslip.data.store import FilePixels, Pixels
+from coverslip.data.streaming import Decoder, StreamedArray, decoding_slots
 from coverslip.structures import File, IntArray
 
 
@@ -32,6 +33,7 @@ class Material:
         stored: the file of their pixels in the cache.
         index: int64 (n,): where each image stands in that file.
         key: of the cache's entry.
+        largest: pixels of the largest image, before it is resized.
     """
 
     config: RunConfig
@@ -44,6 +46,7 @@ class Material:
     stored: Path
     index: IntArray
     key: str
+    largest: int
 
     @property
     def image_bytes(self) -> int:
@@ -84,11 +87,20 @@ def _from_files(material: Material) -> Pixels:
     return FilePixels(stored.array, stored.index, stored.key, material.samples, material.reading, material.geometry)
 
 
+def _streamed(material: Material) -> Pixels:
+    memory = material.config.memory.limit
+    slots = decoding_slots(memory, material.largest, len(material.geometry.channels))
+    decode = Decoder(material.reading, material.geometry, slots)
+    array = StreamedArray(material.stored, 0, 0, material.samples, decode, memory)
+    return Pixels(array, np.arange(len(material.index)), material.key)
+
+
 STRATEGIES = {
     strategy.name: strategy
     for strategy in (
         Strategy("disk", "from the pixel cache on disk", _from_disk, "disk"),
         Strategy("memory", "from pixels in memory", _from_memory, "memory"),
+        Strategy("stream", "decoded each time, ahead of the step", _streamed, "nowhere"),
         Strategy("none", "decoded from the files each time", _from_files, "nowhere"),
         Strategy("features", "of frozen features from the cache", _from_disk, "disk", frozen=True),
     )

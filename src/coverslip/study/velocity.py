@@ -196,10 +196,11 @@ def gather(plan: VelocityPlan, progress: Progress = no_progress) -> tuple[Materi
         with_values(config, model={"backbone": "small_30k", "arguments": {}}).model, channels=len(geometry.channels), classes=1,
         size=geometry.size, seed=0,
     )  # fmt: skip
+    largest = int((scan.facts["height"] * scan.facts["width"]).max())
     normalisation = choose_normalisation(config, geometry, seen.depth, pixels, stand_in, rows)
     material = Material(
         config, tuple(table.samples), table.labels, len(table.classes), reading, geometry, normalisation,
-        Path(str(cast("np.memmap[Any, Any]", pixels.array).filename)), pixels.index, pixels.key,
+        Path(str(cast("np.memmap[Any, Any]", pixels.array).filename)), pixels.index, pixels.key, largest,
     )  # fmt: skip
     return material, Circumstances(len(whole), _training_images(whole, config), len(table), material.image_bytes, free)
 

@@ -16,7 +16,13 @@ from coverslip.report.study import velocity_figures
 from coverslip.report.study.files import StudyFiles, read_study
 from coverslip.report.study.page import Block, Card, Listing, Page
 
-TITLES = {"disk": "pixels on disk", "memory": "pixels in memory", "none": "decoded each time", "features": "frozen features"}
+TITLES = {
+    "disk": "pixels on disk",
+    "memory": "pixels in memory",
+    "stream": "decoded ahead",
+    "none": "decoded each time",
+    "features": "frozen features",
+}
 """Strategies as the page calls them; one that is not here is called by its name."""
 HALF = 0.5
 """Share of waiting from which data is the bottleneck."""
