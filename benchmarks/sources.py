@@ -20,11 +20,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import urllib.request
 from pathlib import Path
 
 import pandas as pd
 
+from coverslip.storage import URL, upload_folder
 from machine import machine_name
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
@@ -50,13 +50,6 @@ def draw(data: Path, images: int, place: Path) -> Path:
         (place / file.parent.name).mkdir(parents=True, exist_ok=True)
         shutil.copy(file, place / file.parent.name / file.name)
     return place
-
-
-def upload(folder: Path, address: str) -> None:
-    """Put the files of a folder into the bucket, below `images`."""
-    for file in folder.rglob("*.png"):
-        url = f"{address}/bucket/images/{file.relative_to(folder).as_posix()}"
-        urllib.request.urlopen(urllib.request.Request(url, data=file.read_bytes(), method="PUT"), timeout=30).close()
 
 
 def measured(source: str, where: str, arguments: argparse.Namespace, out: Path, environment: dict[str, str]) -> pd.DataFrame:
@@ -86,7 +79,8 @@ def main() -> None:
         keys = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "COVERSLIP_ENDPOINT": address}
         environment = {**os.environ, **keys, "COVERSLIP_CACHE": str(place / "cache")}
         images = draw(arguments.data, arguments.images, place / "images")
-        upload(images, address)
+        os.environ.update(keys)
+        upload_folder(images, URL("s3://bucket/images"))
         for destination in (str(place / "shards"), "s3://bucket/shards"):
             coverslip("shard", images, destination, "--size", 16_000_000, environment=environment)
         sources = {
