@@ -26,7 +26,7 @@ from PIL import Image
 from machine import machine_name
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from object_server import object_server
+from object_server import object_server  # type: ignore[import-not-found]
 
 TRAINING = Path(__file__).parent.parent / "tests" / "bounded_training.py"
 RESULTS = Path(__file__).parent / "results"

@@ -28,7 +28,7 @@ from coverslip.storage import URL, upload_folder
 from machine import machine_name
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from servers import moto_server
+from servers import moto_server  # type: ignore[import-not-found]
 
 RESULTS = Path(__file__).parent / "results"
 STRATEGIES = ("memory", "disk", "stream")
