@@ -23,7 +23,7 @@ from coverslip.deciding import (
     threshold_table,
 )
 from coverslip.evaluation.decision import Decision
-from coverslip.fitting import Fits
+from coverslip.fitting import Fits, FoldScores
 from coverslip.models.classifier import FrozenBackbones
 from coverslip.models.licences import weights_licence
 from coverslip.neighbours import Neighbours
@@ -102,11 +102,7 @@ def run(
             conformal, doubt = choose_conformal(data, fitted, folds, decision)
             decision, neighbours = replace(decision, conformal=conformal), find_neighbours(data, fitted)
             predictions = predict_parts(data, fitted, folds, decision, neighbours)
-            metrics = summarise_numbers(data, predictions, decision)
-            if data.table.task is Task.MULTILABEL:
-                parts = judged_parts(data, fitted, folds)
-                metrics["thresholds"] = threshold_table(data, parts, decision)
-                metrics["calibration"] = calibration_table(data, parts, decision)
+            metrics = summarise_numbers(data, predictions, decision) | _choices_compared(data, fitted, folds, decision)
         kept = keep_bundle(metrics)
         if kept or pictures:
             neighbours = with_pictures(neighbours, data)
@@ -132,6 +128,14 @@ def run(
         place.write_results(learner.history, predictions, metrics, summary)
         place.clean()
         return RunResult(place.path, metrics, watch.total, tuple(notes))
+
+
+def _choices_compared(data: Prepared, fitted: Fitted, folds: FoldScores | None, decision: Decision) -> dict[str, Any]:
+    """With several labels an image: what other thresholds, and scores without calibration, would have given, for metrics.json."""
+    if data.table.task is not Task.MULTILABEL:
+        return {}
+    parts = judged_parts(data, fitted, folds)
+    return {"thresholds": threshold_table(data, parts, decision), "calibration": calibration_table(data, parts, decision)}
 
 
 def cached_scores(data: Prepared) -> bool:
