@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,8 @@ def answers(gel_run: Path, limits: Limits, file: Path, **options: bool) -> list[
         client = Client(build_app(service, None))
         service.start(lambda: loop.call_soon_threadsafe(opened.set))
         await opened.wait()
+        if not options.get("stays", True):
+            service._worker.call(lambda: time.sleep(0.5))  # a model that answers at once would answer even who is gone
         try:
             return list(await asyncio.gather(*(client.post("/predict", file, **options) for _ in range(3))))
         finally:

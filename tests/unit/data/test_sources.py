@@ -204,7 +204,7 @@ def test_backslashes_of_tables_from_windows(tmp_path):
     samples, names = list_samples([path], DataConfig())
     assert names == list(table.images)
     assert all(Path(file).is_file() for (file,) in samples)
-    with pytest.raises(MissingInputError, match=r"1 of the 2 images lack files"):
+    with pytest.raises(MissingInputError, match=r"1 of the 2 images lacks files"):
         load(write(tmp_path, "image,label\nimg\\x.png,yes\nc.png,no\n"))
 
 
