@@ -137,7 +137,7 @@ def at_thresholds(run: Path, predictions: pd.DataFrame, classes: list[str]) -> d
     scores = predictions[[f"p_{name}" for name in classes]].to_numpy()
     plain = f1_score(targets, scores >= 0.5, average="macro", zero_division=np.nan)
     ways = json.loads((run / "metrics.json").read_text())["thresholds"]
-    own = {way: round(found["parts"]["test"]["macro_f1"]["value"], 4) for way, found in ways.items()}
+    own = {way: round(found["parts"].get("test", found["parts"].get("folds"))["macro_f1"]["value"], 4) for way, found in ways.items()}
     return {"macro_f1_at_half": plain, "own_test_by_thresholds": ", ".join(f"{way} {value}" for way, value in own.items())}
 
 

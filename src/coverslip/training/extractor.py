@@ -1,4 +1,4 @@
-"""A frozen backbone at work: batches in, features out, by torch or by OpenVINO."""
+"""A frozen backbone, or its first layers, at work: batches in, features out, by torch or by OpenVINO."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from coverslip.errors import ConfigError, ExportError
-from coverslip.models.folding import HALF_TOLERANCE, TOLERANCE
+from coverslip.models.folding import HALF_TOLERANCE, TOLERANCE, fold_batch_norms, kind_of
+from coverslip.models.hardware import autocast
 from coverslip.models.openvino import EXTRA, ImageByImage, compile_module, is_installed
 from coverslip.network import Network
 from coverslip.runtime import require
@@ -50,7 +51,7 @@ def choose_runtime(wanted: str, device: torch.device, pixels: int) -> str:
 
 
 class Extractor:
-    """Features of one frozen backbone.
+    """Features of one frozen backbone, or of its first layers.
 
     OpenVINO is prepared at the first batch and held against torch in float32 on its first images: no feature may differ by more
     than 0.0001 of the largest (0.05 in bfloat16). Where it does, or where the backbone does not convert, torch computes, and
@@ -60,13 +61,21 @@ class Extractor:
         network: the backbone with its precision; it learns nothing while this object is in use.
         runtime: `torch` or `openvino`; afterwards what is used in truth.
         strict: whether a backbone that OpenVINO cannot run is an error.
+        part: what takes the place of the backbone: from images (n, c, height, width) to (n, features).
     """
 
-    def __init__(self, network: Network, runtime: str = "torch", *, strict: bool = False) -> None:
+    def __init__(self, network: Network, runtime: str = "torch", *, strict: bool = False, part: nn.Module | None = None) -> None:
         self.network = network
         self.runtime = runtime
         self.strict = strict
         self._compiled: ImageByImage | None = None
+        self._part = part
+        self._folded: nn.Module | None = None
+
+    @property
+    def module(self) -> nn.Module:
+        """What computes, as torch knows it."""
+        return self._part if self._part is not None else self.network.classifier.backbone
 
     def __call__(self, batches: Iterable[Tensor]) -> Iterator[Features]:
         """Pooled features, float32 (n, features), of each normalised batch (n, c, height, width).
@@ -80,13 +89,24 @@ class Extractor:
                 self._prepare(first)
             every = itertools.chain([first], batches)
             if self._compiled is None:
-                yield from self.network.features(every)
+                yield from self._by_torch(every)
             else:
                 yield from (self._compiled(batch.numpy())[0] for batch in every)
 
+    @torch.inference_mode()
+    def _by_torch(self, batches: Iterable[Tensor]) -> Iterator[Features]:
+        if self._part is None:
+            yield from self.network.features(batches)
+            return
+        for batch in batches:
+            self._folded = self._folded or fold_batch_norms(self._part, batch[:1], half=self.network.precision == "bf16")
+            with autocast(self.network.device, self.network.precision):
+                features = self._folded(batch.to(kind_of(self._folded)))
+            yield features.float().cpu().numpy()
+
     def _prepare(self, batch: Tensor) -> None:
         try:
-            compiled = compile_module(self.network.classifier.backbone.eval(), batch[:1], self.network.precision)
+            compiled = compile_module(self.module.eval(), batch[:1], self.network.precision)
             self._check(compiled, batch[:CHECKED])
             self._compiled = compiled
         except ExportError as error:
@@ -97,7 +117,7 @@ class Extractor:
 
     @torch.inference_mode()
     def _check(self, compiled: ImageByImage, images: Tensor) -> None:
-        expected, found = self.network.classifier.backbone(images).numpy(), compiled(images.numpy())[0]
+        expected, found = self.module(images).numpy(), compiled(images.numpy())[0]
         tolerance = HALF_TOLERANCE if self.network.precision == "bf16" else TOLERANCE
         difference, allowed = float(np.abs(found - expected).max()), tolerance * float(np.abs(expected).max())
         if not difference <= allowed:

@@ -153,11 +153,14 @@ def fit(
         if config.training.cuts:
             seconds_for_maps = MAPS_SHARE * 60.0 * minutes if minutes is not None and budgeted else None
             maps = _maps(network, samples, rows, config, progress, seconds_for_maps, whole=every_row)
+            runtimes = maps.runtimes
         if config.training.frozen_first and config.model.weights != "none" and fresh:
-            features = feature_store(network, samples, config, progress, every_row=every_row)
-            views = maps.vectors(rows) if maps else [features.rows(rows)]
+            if maps:
+                views = maps.vectors(rows)
+            else:
+                features = feature_store(network, samples, config, progress, every_row=every_row)
+                views, runtimes = [features.rows(rows)], features.runtimes
             history = _fit_head_once(network.classifier.head, views, samples, rows, weights, config, progress)
-            runtimes = features.runtimes
         learner = Learner(network, samples, rows, validation, config, weights, progress, checkpoint, history, looks, maps)
         trial = learner.try_batches(timed=budgeted)
         left = 60.0 * minutes - (time.perf_counter() - began) if minutes is not None and budgeted else None
@@ -206,7 +209,12 @@ def _maps(
     halves = cut(network.classifier, config.training.frozen_share)
     changes, training = config.augment.model_copy(update={"mixup": 0.0}), config.training
     wanted = np.arange(len(samples.pixels.index)) if whole else rows
-    maps = Maps(network, halves, samples.pixels, wanted, changes, training.views, training.seed, config.cache.limit, progress)
+    height, width = network.geometry.size
+    looks = len(wanted) * (1 + (training.views if changes.active else 0))
+    maps = Maps(
+        network, halves, samples.pixels, wanted, changes, training.views, training.seed, config.cache.limit, progress,
+        runtime=choose_runtime(training.runtime, network.device, looks * height * width), strict=training.runtime == "openvino",
+    )  # fmt: skip
     if seconds is not None and changes.active:
         affordable = current().same(lambda: int(seconds / max(maps.seconds_a_view(), 1e-9)) - 1)
         maps = replace(maps, copies=min(training.views, max(LEAST_COPIES, affordable)))

@@ -23,12 +23,11 @@ from coverslip.data.store import Pixels
 from coverslip.data.transforms import augment
 from coverslip.errors import ConfigError, ResourceError
 from coverslip.models.cutting import Cut
-from coverslip.models.folding import fold_batch_norms, kind_of
 from coverslip.models.hardware import autocast
 from coverslip.network import CHUNKS_AHEAD, SCORE_BATCH, Network
 from coverslip.runtime import Progress, derived_seed, hash_text, no_progress
 from coverslip.structures import IntArray
-from coverslip.training.extractor import Features
+from coverslip.training.extractor import Extractor, Features
 from coverslip.training.features import module_hash
 
 HalfArray = npt.NDArray[np.float16]
@@ -53,6 +52,8 @@ class Maps:
         seed: of the copies.
         limit: largest size of the cache, in bytes.
         progress: told about each batch.
+        runtime: what computes, `torch` or `openvino`.
+        strict: whether layers that OpenVINO cannot run are an error.
     """
 
     network: Network
@@ -64,13 +65,16 @@ class Maps:
     seed: int
     limit: int
     progress: Progress = no_progress
+    runtime: str = "torch"
+    strict: bool = False
     _holds: list[Hold] = field(default_factory=list, repr=False)
     _pieces: list[HalfArray] = field(default_factory=list, repr=False)
-    _folded: nn.Module | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self._places = np.full(len(self.pixels.index), -1, dtype=np.int64)
         self._places[self.rows] = np.arange(len(self.rows))
+        flat = nn.Sequential(self.cut.lower, nn.Flatten())
+        self._extractor = Extractor(self.network, self.runtime, strict=self.strict, part=flat)
 
     def compute(self) -> None:
         """Compute what the cache does not have.
@@ -88,7 +92,6 @@ class Maps:
             )
         fingerprint = self._fingerprint()
         self._pieces = [self._piece(first, fingerprint) for first in range(0, len(self.rows), PIECE)]
-        self._folded = None
 
     def seconds_a_view(self) -> float:
         """Seconds that one view of all rows would take, by those of a few images."""
@@ -98,6 +101,11 @@ class Maps:
         began = time.perf_counter()
         self._maps_of(augment(batch, self.augment, torch.Generator().manual_seed(0)))
         return (time.perf_counter() - began) * len(self.rows) / len(rows)
+
+    @property
+    def runtimes(self) -> str:
+        """What computed the maps that the cache did not have; what would have, where it had all."""
+        return self._extractor.runtime
 
     @property
     def views(self) -> int:
@@ -141,8 +149,8 @@ class Maps:
     def _fingerprint(self) -> str:
         network, lower = self.network, self.cut.lower
         spec = str(network.classifier.backbone.spec.to_json())
-        device = [] if network.device.type == "cpu" else [network.device.type]
-        return hash_text(module_hash(lower), self.cut.name, spec, str(network.normalisation), network.precision, *device)
+        computed = [one for one in (network.device.type, self.runtime) if one not in ("cpu", "torch")]
+        return hash_text(module_hash(lower), self.cut.name, spec, str(network.normalisation), network.precision, *computed)
 
     def _piece(self, first: int, fingerprint: str) -> HalfArray:
         mine = self.rows[first : first + PIECE]
@@ -167,13 +175,9 @@ class Maps:
             self.progress("first layers", first + start + len(rows), len(self.rows), {})
         maps.flush()
 
-    @torch.inference_mode()
     def _maps_of(self, batch: Tensor) -> HalfArray:
-        network = self.network
-        self._folded = self._folded or fold_batch_norms(self.cut.lower, batch[:1], half=network.precision == "bf16")
-        with autocast(network.device, network.precision):
-            maps = self._folded(batch.to(kind_of(self._folded))).half().cpu().numpy()
+        with np.errstate(over="ignore"):
+            maps = next(self._extractor([batch])).reshape(len(batch), *self.cut.shape).astype(np.float16)
         if not np.isfinite(maps).all():
             raise ConfigError(f"the maps behind {self.cut.name} do not fit into half precision; say training.frozen_share = 0")
-        half: HalfArray = maps
-        return half
+        return maps

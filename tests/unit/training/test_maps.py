@@ -48,6 +48,20 @@ def test_maps_are_what_the_lower_part_gives_and_the_copies_differ(make_config: A
     np.testing.assert_array_equal(maps.draw(9, 5), maps.draw(9, 5))
 
 
+def test_openvino_computes_the_same_maps_under_another_key(make_config: Any, make_network: Any, make_samples: Any) -> None:
+    pytest.importorskip("openvino")
+    config, samples = make_config(**CUT), make_samples()
+    network = make_network(make_config())
+    found = []
+    for runtime in ("torch", "openvino"):
+        maps = maps_of(network, samples, config, runtime=runtime, strict=True)
+        maps.compute()
+        assert maps.runtimes == runtime
+        found.append(maps.read(np.repeat(TRAIN, 3), np.tile(np.arange(3), 32)))
+    torch.testing.assert_close(*found, rtol=2e-3, atol=2e-3)
+    assert len(cache_entries()) == 2
+
+
 def test_what_is_cached_is_not_computed_again_and_pieces_add_up(
     make_config: Any, make_network: Any, make_samples: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
