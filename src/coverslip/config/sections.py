@@ -143,6 +143,11 @@ class PixelsConfig(Section):
                 raise ValueError(f"{name} = {[low, high]}: expected the lower value first")
         return self
 
+    @property
+    def measured(self) -> bool:
+        """Whether what the network sees of an image depends on which images it is trained with."""
+        return self.normalise == "dataset" or self.range == "dataset"
+
     def ranges(self, channels: int) -> list[tuple[float, float]]:
         """A stated `range` as (low, high) pairs: as they are, or the only one for each of so many channels."""
         pairs = [(pair[0], pair[1]) for pair in self.range if isinstance(pair, list)]

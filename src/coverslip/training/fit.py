@@ -200,15 +200,15 @@ def feature_store(
 def _maps(
     network: Network, samples: Samples, rows: IntArray, config: RunConfig, progress: Progress, seconds: float | None, *, whole: bool
 ) -> Maps:
-    """What the frozen first layers give of the rows; of all rows, for other fits ask for others, when `whole`.
+    """What the frozen first layers give of the rows; of all rows when `whole`, for other fits ask for others and may share them.
 
-    Where there is a budget of seconds, only as many copies are made as it allows.
+    They cannot where each fit has its own normalisation. Where there is a budget of seconds, only as many copies are made as it allows.
     """
     if not isinstance(network.classifier, Classifier):
         raise TypeError("class groups are fitted one after the other")
     halves = cut(network.classifier, config.training.frozen_share)
     changes, training = config.augment.model_copy(update={"mixup": 0.0}), config.training
-    wanted = np.arange(len(samples.pixels.index)) if whole else rows
+    wanted = np.arange(len(samples.pixels.index)) if whole and not config.pixels.measured else rows
     height, width = network.geometry.size
     looks = len(wanted) * (1 + (training.views if changes.active else 0))
     maps = Maps(

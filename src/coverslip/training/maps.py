@@ -6,6 +6,7 @@ The layers above them learn from these instead of from pixels, so that a step co
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +26,7 @@ from coverslip.errors import ConfigError, ResourceError
 from coverslip.models.cutting import Cut
 from coverslip.models.hardware import autocast
 from coverslip.network import CHUNKS_AHEAD, SCORE_BATCH, Network
-from coverslip.runtime import Progress, derived_seed, hash_text, no_progress
+from coverslip.runtime import Progress, derived_seed, hash_text, no_progress, write_json
 from coverslip.structures import IntArray
 from coverslip.training.extractor import Extractor, Features
 from coverslip.training.features import module_hash
@@ -69,6 +70,7 @@ class Maps:
     strict: bool = False
     _holds: list[Hold] = field(default_factory=list, repr=False)
     _pieces: list[HalfArray] = field(default_factory=list, repr=False)
+    _used: set[str] = field(default_factory=set, repr=False)
 
     def __post_init__(self) -> None:
         self._places = np.full(len(self.pixels.index), -1, dtype=np.int64)
@@ -104,8 +106,8 @@ class Maps:
 
     @property
     def runtimes(self) -> str:
-        """What computed the maps that the cache did not have; what would have, where it had all."""
-        return self._extractor.runtime
+        """What computed the maps, here or in the run that left them: `torch` or `openvino`."""
+        return " and ".join(sorted(self._used))
 
     @property
     def views(self) -> int:
@@ -158,6 +160,7 @@ class Maps:
         key = hash_text(LAYOUT, self.pixels.key, fingerprint, chosen, str(self.views), f"{self.augment} {self.seed} {first}")
         folder = cached("maps", key, lambda place: self._write(place, first, mine), size=len(mine) * self._bytes, limit=self.limit)
         self._holds.append(Hold(folder))
+        self._used.add(str(json.loads((folder / "made.json").read_text(encoding="utf-8"))["runtime"]))
         piece: HalfArray = np.load(folder / "maps.npy", mmap_mode="r", allow_pickle=False)
         return piece
 
@@ -174,6 +177,7 @@ class Maps:
                 maps[start : start + len(rows), view] = self._maps_of(augment(batch, self.augment, generator) if view else batch)
             self.progress("first layers", first + start + len(rows), len(self.rows), {})
         maps.flush()
+        write_json(folder / "made.json", {"runtime": self._extractor.runtime})
 
     def _maps_of(self, batch: Tensor) -> HalfArray:
         with np.errstate(over="ignore"):

@@ -57,6 +57,9 @@ def test_openvino_computes_the_same_maps_under_another_key(make_config: Any, mak
         maps = maps_of(network, samples, config, runtime=runtime, strict=True)
         maps.compute()
         assert maps.runtimes == runtime
+        again = maps_of(network, samples, config, runtime=runtime)
+        again.compute()
+        assert again.runtimes == runtime
         found.append(maps.read(np.repeat(TRAIN, 3), np.tile(np.arange(3), 32)))
     torch.testing.assert_close(*found, rtol=2e-3, atol=2e-3)
     assert len(cache_entries()) == 2
@@ -77,6 +80,20 @@ def test_what_is_cached_is_not_computed_again_and_pieces_add_up(
     assert told == [("first layers", 20, 32), ("first layers", 32, 32)]
     assert [entry.kind for entry in cache_entries()] == ["maps", "maps"]
     assert maps.read(TRAIN, np.zeros(32, dtype=np.int64)).shape == (32, *maps.cut.shape)
+
+
+@pytest.mark.parametrize(("normalise", "told"), [("dataset", 32), ("none", 48)])
+def test_fits_of_other_rows_share_maps_only_where_they_see_the_same(
+    make_config: Any, make_network: Any, make_samples: Any, normalise: str, told: int
+) -> None:
+    config, totals = make_config(**{**CUT, "pixels": {"normalise": normalise}}), set[int]()
+
+    def note(stage: str, done: int, total: int, numbers: dict[str, float]) -> None:
+        if stage == "first layers":
+            totals.add(total)
+
+    fit(make_network(make_config()), make_samples(), TRAIN, VALIDATION, config, every_row=True, progress=note)
+    assert totals == {told}
 
 
 def test_maps_larger_than_the_cache_are_refused_before_any_work(make_config: Any, make_network: Any, make_samples: Any) -> None:
