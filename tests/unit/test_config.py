@@ -303,3 +303,9 @@ def test_a_list_of_channels_that_lost_its_quotes_to_the_shell_is_told_so() -> No
     with pytest.raises(ConfigError) as caught:
         load_config({"data": {"channels": "red"}})
     assert "quotes" not in str(caught.value)
+
+
+def test_precision_may_be_said_as_a_number() -> None:
+    assert load_config({"training": {"precision": 32}}).training.precision == "32"
+    with pytest.raises(ConfigError, match=r"training\.precision"):
+        load_config({"training": {"precision": 64}})

@@ -6,7 +6,7 @@ the reference in `docs/config.md` and of `coverslip config --schema`.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -266,6 +266,11 @@ class TrainingConfig(Section):
     """`auto` takes a GPU when there is one."""
     runtime: Literal["auto", "torch", "openvino"] = "auto"
     """What computes features of a frozen backbone; `auto`: OpenVINO on a CPU that has it, from 400 images of 224x224 on (views count)."""
+
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _number_of_bits(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
     @property
     def cuts(self) -> bool:
