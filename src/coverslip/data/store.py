@@ -357,4 +357,5 @@ class _Border:
         top, bottom = max(0.0, rows[0] / height - 0.01), min(1.0, (rows[-1] + 1) / height + 0.01)
         left, right = max(0.0, columns[0] / width - 0.01), min(1.0, (columns[-1] + 1) / width + 0.01)
         kept = (bottom - top) * (right - left)
-        return WHOLE if kept > 1 - LEAST_TRIM else (round(top, 4), round(left, 4), round(bottom, 4), round(right, 4))
+        first, second, third, fourth = (round(float(edge), 4) for edge in (top, left, bottom, right))
+        return WHOLE if kept > 1 - LEAST_TRIM else (first, second, third, fourth)
