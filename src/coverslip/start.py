@@ -186,6 +186,7 @@ def look(config: RunConfig) -> Sight:
     seen = glance(table, Reading.of(config.data))
     found = tuple(name for name in CANDIDATES if local_weights(name) is not None)
     model, training = config.model, config.training
+    lengths = [f"{getattr(training, name)} {name}" for name in ("steps", "epochs") if name in training.model_fields_set]
     if not found and model.weights == "pretrained" and hub_answers():
         found = CANDIDATES[:1]
     asked = model.backbone if "backbone" in model.model_fields_set else None
@@ -202,6 +203,7 @@ def look(config: RunConfig) -> Sight:
         asked_regime=training.regime if "regime" in training.model_fields_set else None,
         asked_weights=model.weights if "weights" in model.model_fields_set else None,
         minutes=training.minutes,
+        asked_length=lengths[0] if lengths else None,
         gpu=choose_device(training.device).type != "cpu",
         symmetry=ask_symmetry(config, table, seen, backbone if backbone and local_weights(backbone) else None)
         if len(table) >= FEW_IMAGES and training.regime != "probe"

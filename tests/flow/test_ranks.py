@@ -15,7 +15,9 @@ import psutil
 import pytest
 
 from coverslip.experiment import run
+from coverslip.preparing import prepare
 from coverslip.report import write_report
+from coverslip.simulate import simulate
 from coverslip.start import begin
 
 from .conftest import TINY, Cli
@@ -105,3 +107,11 @@ def test_a_killed_process_ends_the_job_and_another_number_goes_on(runs: dict[str
     whole, resumed = curve(runs["one"][0]), curve(killed)
     np.testing.assert_allclose(resumed[LOSSES], whole[LOSSES], rtol=2e-3, atol=2e-4)
     assert json.loads((killed / "metrics.json").read_text())["test"]["n"] == 8
+
+
+def test_what_the_others_are_told_has_the_key_of_the_first_also_where_a_border_is_cut_off(tmp_path: Path) -> None:
+    simulate("charts", tmp_path / "charts", images=12, seed=0)
+    start = begin(str(tmp_path / "charts"), recipe="quick", settings=(), out=tmp_path / "run", resume=False)
+    first = prepare(start.config)
+    assert first.config.pixels.trim not in ("auto", "none")
+    assert prepare(first.config).pixels.key == first.pixels.key

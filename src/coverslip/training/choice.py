@@ -39,6 +39,7 @@ class Sight:
         weights: candidates whose pretrained weights are on this machine or can be fetched, best first.
         asked_backbone, asked_regime, asked_weights: what the user set already, or None.
         minutes: the user's budget, or None.
+        asked_length: another length that the user set, in words, or None: no budget is then added.
         gpu: whether there is one.
         symmetry: which flips and turns the images allow.
     """
@@ -55,6 +56,15 @@ class Sight:
     gpu: bool
     asked_weights: str | None = None
     symmetry: Symmetry = UNTESTED
+    asked_length: str | None = None
+
+    @property
+    def budget(self) -> tuple[dict[str, float], str]:
+        """The config keys of the length of a training, and the length in words."""
+        if self.asked_length and not self.minutes:
+            return {}, self.asked_length
+        minutes = self.minutes or DEFAULT_MINUTES
+        return {"minutes": minutes}, f"{minutes:g} minutes"
 
 
 @dataclass(frozen=True)
@@ -100,14 +110,15 @@ def _finetune(sight: Sight, seen: str, backbone: str) -> Choice:
     height, width = working_size(sight, minutes)
     square = height == width
     found = f"pretrained {backbone} found" if backbone in sight.weights else f"{backbone} asked for"
-    how = f"all layers fine-tuned at {width}x{height} for {minutes:g} minutes, from a solved head on"
+    budget, length = sight.budget
+    how = f"all layers fine-tuned at {width}x{height} for {length}, from a solved head on"
     why = f"{seen}, {found}: {how}; {sight.symmetry.sentence}"
     layer = {
         "pixels": {"height": height, "width": width},
         "augment": {**_flips(sight, square=square), "random_crop": 0.04},
         "model": {"backbone": backbone},
         "training": {
-            "regime": "finetune", "minutes": minutes, "optimizer": "adamw", "learning_rate": 2e-3, "backbone_rate": 0.5,
+            "regime": "finetune", **budget, "optimizer": "adamw", "learning_rate": 2e-3, "backbone_rate": 0.5,
             "weight_decay": 0.02, "ema": 0.99, "tta": _copies(sight, square=square),
         },
     }  # fmt: skip
@@ -118,13 +129,14 @@ def _scratch(sight: Sight, seen: str) -> Choice:
     minutes = sight.minutes or DEFAULT_MINUTES
     height, width = working_size(sight, minutes)
     square = height == width
-    why = f"{seen}: a small network from scratch at {width}x{height} for {minutes:g} minutes; {sight.symmetry.sentence}"
+    budget, length = sight.budget
+    why = f"{seen}: a small network from scratch at {width}x{height} for {length}; {sight.symmetry.sentence}"
     layer = {
         "pixels": {"height": height, "width": width},
         "augment": {**_flips(sight, square=square), "random_crop": 0.04},
         "model": {"backbone": sight.asked_backbone or "small_600k", "weights": "none"},
         "training": {
-            "regime": "scratch", "minutes": minutes, "learning_rate": 3e-3, "ema": 0.99, "tta": _copies(sight, square=square),
+            "regime": "scratch", **budget, "learning_rate": 3e-3, "ema": 0.99, "tta": _copies(sight, square=square),
         },
     }  # fmt: skip
     return Choice("auto-scratch", why, layer)

@@ -168,3 +168,12 @@ def test_images_are_flipped_and_turned_only_where_the_data_allows_it(
         assert not (augment.quarter_turns and shape[0] != shape[1])
         assert all(allowed) or config.training.tta != "turns"
         assert any(allowed[:2]) or config.training.tta != "flips"
+
+
+@pytest.mark.parametrize("weights", [("mobilenetv2_100",), ()])
+def test_a_length_that_was_asked_for_gets_no_budget_beside_it(weights: tuple[str, ...]) -> None:
+    choice = choose_recipe(sight(weights=weights, images=2000, asked_length="3 epochs"))
+    assert "minutes" not in choice.layer["training"]
+    assert "for 3 epochs" in choice.why
+    both = choose_recipe(sight(weights=weights, images=2000, asked_length="3 epochs", minutes=2.0))
+    assert both.layer["training"]["minutes"] == 2.0
