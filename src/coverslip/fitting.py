@@ -29,7 +29,8 @@ from coverslip.runtime import Progress, derived_seed, package_versions
 from coverslip.structures import FloatArray, IntArray
 from coverslip.training.features import FeatureStore, module_hash
 from coverslip.training.fit import Fitted, fit
-from coverslip.training.loop import Plan, Samples
+from coverslip.training.loop import Samples
+from coverslip.training.plan import Plan
 from coverslip.training.ranks import current
 from coverslip.training.validation import Looks
 

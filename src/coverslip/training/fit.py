@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -24,8 +23,9 @@ from coverslip.structures import FloatArray, IntArray
 from coverslip.training.checkpoint import State
 from coverslip.training.extractor import Features, choose_runtime
 from coverslip.training.features import FeatureStore
-from coverslip.training.loop import HistoryRow, Learner, Plan, Samples, Trial
+from coverslip.training.loop import HistoryRow, Learner, Samples
 from coverslip.training.maps import Maps
+from coverslip.training.plan import Plan, make_plan
 from coverslip.training.probe import learn_head, solve_linear_head, solve_linear_heads
 from coverslip.training.ranks import current
 from coverslip.training.validation import Looks
@@ -34,8 +34,6 @@ MEASURED = 256
 """Images that the time of inference is measured on, at most."""
 WARM_UP = 4
 """Images that go through before the clock starts."""
-SAFETY = 0.96
-"""Share of a budget in minutes that is planned for; the rest absorbs a slower step."""
 MAPS_SHARE = 0.4
 """Share of a budget in minutes that the maps of frozen first layers may take: beyond it, fewer augmented copies are made."""
 LEAST_COPIES = 1
@@ -220,32 +218,6 @@ def _maps(
         maps = replace(maps, copies=min(training.views, max(LEAST_COPIES, affordable)))
     maps.compute()
     return maps
-
-
-def make_plan(config: RunConfig, rows: int, validation: int, trial: Trial, seconds_left: float | None, looks: int | None = None) -> Plan:
-    """Turn epochs, steps or a budget of seconds into a number of steps.
-
-    Args:
-        config: epochs, steps, steps per epoch, batch size.
-        rows: training images.
-        validation: images that are scored at each look.
-        trial: measured costs, used only with a budget.
-        seconds_left: the budget.
-        looks: how often they are scored; once an epoch when None.
-    """
-    training = config.training
-    batch = min(training.batch_size, rows)
-    per_epoch = training.steps_per_epoch or max(1, round(rows / batch))
-    scoring = trial.score_seconds * validation
-    if training.steps is not None:
-        steps = training.steps
-    elif seconds_left is None:
-        steps = training.epochs * per_epoch
-    elif looks is None:
-        steps = max(1, int(SAFETY * seconds_left / max(trial.step_seconds + scoring / per_epoch, 1e-9)))
-    else:
-        steps = max(1, int((SAFETY * seconds_left - looks * scoring) / max(trial.step_seconds, 1e-9)))
-    return Plan(steps, per_epoch if looks is None else math.ceil(steps / looks))
 
 
 def loss_weights(targets: IntArray, classes: int, kind: str) -> FloatArray:

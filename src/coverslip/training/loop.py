@@ -30,6 +30,7 @@ from coverslip.training.checkpoint import State, load_checkpoint, save_checkpoin
 from coverslip.training.losses import build_loss
 from coverslip.training.maps import Maps
 from coverslip.training.optimizers import build_optimizer, set_rate
+from coverslip.training.plan import Plan, Trial
 from coverslip.training.ranks import current
 from coverslip.training.sampling import SampleStream, draw_shares
 from coverslip.training.schedules import Plateau, planned_rate
@@ -76,29 +77,6 @@ class Samples:
     def of_classes(self, columns: Sequence[int]) -> Samples:
         """The same images with some of the classes only, where an image may carry several."""
         return replace(self, targets=self.targets[:, list(columns)], classes=len(columns))
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How long a fit is.
-
-    Attributes:
-        steps: optimizer steps in all.
-        steps_per_epoch: steps between two looks at the validation part.
-        views: augmented copies whose maps a budget allows, where first layers are frozen.
-    """
-
-    steps: int
-    steps_per_epoch: int
-    views: int | None = None
-
-
-@dataclass(frozen=True)
-class Trial:
-    """What one step and one scored image cost, in seconds."""
-
-    step_seconds: float
-    score_seconds: float
 
 
 @dataclass

@@ -11,8 +11,8 @@ import coverslip.training.loop
 from coverslip.config import load_config
 from coverslip.errors import InputError
 from coverslip.training import extractor
-from coverslip.training.fit import fit, loss_weights, make_plan, probe_views
-from coverslip.training.loop import Plan, Trial
+from coverslip.training.fit import fit, loss_weights, probe_views
+from coverslip.training.plan import Plan, Trial, make_plan
 
 TRAIN, VALIDATION = np.arange(32), np.arange(32, 48)
 NO_TRIAL = Trial(float("nan"), float("nan"))

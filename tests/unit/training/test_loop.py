@@ -17,7 +17,8 @@ from coverslip.errors import DivergedError, ResourceError
 from coverslip.evaluation.metrics import accuracy, confusion_matrix
 from coverslip.runtime import no_progress
 from coverslip.structures import IntArray
-from coverslip.training.loop import Learner, Plan, is_out_of_memory
+from coverslip.training.loop import Learner, is_out_of_memory
+from coverslip.training.plan import Plan
 from coverslip.training.validation import Looks
 
 TRAIN, VALIDATION = np.arange(32), np.arange(32, 48)

@@ -11,8 +11,8 @@ from coverslip.data.cache import cache_entries
 from coverslip.errors import ConfigError, ResourceError
 from coverslip.models.cutting import cut
 from coverslip.training.fit import fit
-from coverslip.training.loop import Plan
 from coverslip.training.maps import Maps
+from coverslip.training.plan import Plan
 
 TRAIN, VALIDATION = np.arange(32), np.arange(32, 48)
 CUT = {
