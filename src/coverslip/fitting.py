@@ -29,9 +29,9 @@ from coverslip.runtime import Progress, derived_seed, package_versions
 from coverslip.structures import FloatArray, IntArray
 from coverslip.training.features import FeatureStore, module_hash
 from coverslip.training.fit import Fitted, fit
-from coverslip.training.loop import Samples
 from coverslip.training.plan import Plan
 from coverslip.training.ranks import current
+from coverslip.training.samples import Samples
 from coverslip.training.validation import Looks
 
 RANDOM_PROBE = "a frozen backbone of random weights: a baseline, no model to use"

@@ -22,7 +22,7 @@ from coverslip.models.backbones import native_size
 from coverslip.runtime import Progress, hash_text, no_progress
 from coverslip.storage import absolute
 from coverslip.structures import Channel, IntArray, Split, Table
-from coverslip.training.loop import Samples
+from coverslip.training.samples import Samples
 
 COLOUR_REASONS = {
     "channels": "the images have named channels",

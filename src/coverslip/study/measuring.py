@@ -21,8 +21,9 @@ from coverslip.study.speeds import latency, speed, take_steps
 from coverslip.study.strategies import STRATEGIES, Material, Strategy
 from coverslip.training.batches import TimedStep
 from coverslip.training.fit import feature_store, loss_weights
-from coverslip.training.loop import Learner, Samples, is_out_of_memory
+from coverslip.training.loop import Learner, is_out_of_memory
 from coverslip.training.probe import learn_head
+from coverslip.training.samples import Samples
 from coverslip.training.sampling import SampleStream
 
 MEGABYTE = 1e6

@@ -23,11 +23,12 @@ from coverslip.structures import FloatArray, IntArray
 from coverslip.training.checkpoint import State
 from coverslip.training.extractor import Features, choose_runtime
 from coverslip.training.features import FeatureStore
-from coverslip.training.loop import HistoryRow, Learner, Samples
+from coverslip.training.loop import HistoryRow, Learner
 from coverslip.training.maps import Maps
 from coverslip.training.plan import Plan, make_plan
 from coverslip.training.probe import learn_head, solve_linear_head, solve_linear_heads
 from coverslip.training.ranks import current
+from coverslip.training.samples import Samples
 from coverslip.training.validation import Looks
 
 MEASURED = 256

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count, islice
 from pathlib import Path
@@ -18,7 +18,6 @@ import numpy as np
 import torch
 
 from coverslip.config import RunConfig
-from coverslip.data.store import Pixels
 from coverslip.errors import ConfigError, DivergedError, ResourceError
 from coverslip.models.hardware import wait_for
 from coverslip.network import Network, chunks
@@ -32,6 +31,7 @@ from coverslip.training.maps import Maps
 from coverslip.training.optimizers import build_optimizer, set_rate
 from coverslip.training.plan import Plan, Trial
 from coverslip.training.ranks import current
+from coverslip.training.samples import Samples
 from coverslip.training.sampling import SampleStream, draw_shares
 from coverslip.training.schedules import Plateau, planned_rate
 from coverslip.training.seen import Seen
@@ -51,32 +51,6 @@ ENOUGH = "start fewer, or make training.batch_size (images of all processes toge
 SHORT_EPOCH_SECONDS = 5.0
 TRIAL_SECONDS = 4.0
 TRIAL_STEPS = 12
-
-
-@dataclass(frozen=True)
-class Samples:
-    """What a fit works on: pixels with their targets.
-
-    Attributes:
-        pixels: n stored images.
-        targets: int64 (n,) of class indices, or (n, classes) of 0 and 1 with several labels an image.
-        classes: number of classes.
-        ties: int64 (n,): rows with one number (group, duplicates) belong together.
-    """
-
-    pixels: Pixels
-    targets: IntArray
-    classes: int
-    ties: IntArray
-
-    @property
-    def several(self) -> bool:
-        """Whether an image may carry several labels."""
-        return self.targets.ndim == 2
-
-    def of_classes(self, columns: Sequence[int]) -> Samples:
-        """The same images with some of the classes only, where an image may carry several."""
-        return replace(self, targets=self.targets[:, list(columns)], classes=len(columns))
 
 
 @dataclass

@@ -15,7 +15,7 @@ from coverslip.data.pixels import GREY, Geometry, Normalisation
 from coverslip.data.store import Pixels
 from coverslip.models.classifier import build_classifier
 from coverslip.network import Network
-from coverslip.training.loop import Samples
+from coverslip.training.samples import Samples
 
 TINY: dict[str, dict[str, Any]] = {
     "model": {"backbone": "small_30k", "weights": "none"},

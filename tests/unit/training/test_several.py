@@ -18,9 +18,10 @@ from coverslip.data.transforms import Mixing
 from coverslip.runtime import no_progress
 from coverslip.training.batches import Batch
 from coverslip.training.fit import loss_weights
-from coverslip.training.loop import Learner, Samples
+from coverslip.training.loop import Learner
 from coverslip.training.plan import Plan
 from coverslip.training.probe import learn_head, solve_linear_heads
+from coverslip.training.samples import Samples
 from coverslip.training.sampling import SampleStream, draw_shares
 
 CLASSES = 3
