@@ -103,9 +103,7 @@ class FeatureStore:
     @cached_property
     def _fingerprint(self) -> str:
         """What the features depend on beside the pixels; taken once, for a frozen backbone does not change."""
-        network, backbone = self.network, self.network.classifier.backbone
-        computed = [one for one in (network.device.type, self.runtime) if one not in ("cpu", "torch")]
-        return hash_text(module_hash(backbone), str(backbone.spec.to_json()), str(network.normalisation), network.precision, *computed)
+        return fingerprint(self.network, self.network.classifier.backbone, self.runtime)
 
     def _write(self, folder: Path, rows: IntArray, view: int, first: int) -> None:
         began = time.perf_counter()
@@ -122,6 +120,13 @@ class FeatureStore:
                 batch = augment(batch, self.augment, generator)
             yield batch
             self.progress("features", min(start + SCORE_BATCH, len(rows)), len(rows), {})
+
+
+def fingerprint(network: Network, module: nn.Module, runtime: str) -> str:
+    """What the output of a part of a network depends on beside the pixels."""
+    spec = str(network.classifier.backbone.spec.to_json())
+    computed = [one for one in (network.device.type, runtime) if one not in ("cpu", "torch")]
+    return hash_text(module_hash(module), spec, str(network.normalisation), network.precision, *computed)
 
 
 def module_hash(module: nn.Module) -> str:

@@ -29,7 +29,7 @@ from coverslip.network import CHUNKS_AHEAD, SCORE_BATCH, Network
 from coverslip.runtime import Progress, derived_seed, hash_text, no_progress, write_json
 from coverslip.structures import IntArray
 from coverslip.training.extractor import Extractor, Features
-from coverslip.training.features import module_hash
+from coverslip.training.features import fingerprint
 
 HalfArray = npt.NDArray[np.float16]
 LAYOUT = "1"
@@ -92,8 +92,8 @@ class Maps:
                 f"({' × '.join(map(str, self.cut.shape))} numbers each), need {size / 1e9:.2f} GB on disk, but cache.limit is "
                 f"{self.limit / 1e9:.2f} GB; raise it (-s cache.limit={size * 2}), say fewer training.views, or training.frozen_share=0"
             )
-        fingerprint = self._fingerprint()
-        self._pieces = [self._piece(first, fingerprint) for first in range(0, len(self.rows), PIECE)]
+        known = hash_text(fingerprint(self.network, self.cut.lower, self.runtime), self.cut.name)
+        self._pieces = [self._piece(first, known) for first in range(0, len(self.rows), PIECE)]
 
     def seconds_a_view(self) -> float:
         """Seconds that one view of all rows would take, by those of a few images."""
@@ -148,16 +148,10 @@ class Maps:
         on_device = maps.to(self.network.device)
         return on_device.to(memory_format=torch.channels_last) if on_device.ndim == 4 else on_device
 
-    def _fingerprint(self) -> str:
-        network, lower = self.network, self.cut.lower
-        spec = str(network.classifier.backbone.spec.to_json())
-        computed = [one for one in (network.device.type, self.runtime) if one not in ("cpu", "torch")]
-        return hash_text(module_hash(lower), self.cut.name, spec, str(network.normalisation), network.precision, *computed)
-
-    def _piece(self, first: int, fingerprint: str) -> HalfArray:
+    def _piece(self, first: int, known: str) -> HalfArray:
         mine = self.rows[first : first + PIECE]
         chosen = hashlib.sha256(self.pixels.index[mine].tobytes()).hexdigest()
-        key = hash_text(LAYOUT, self.pixels.key, fingerprint, chosen, str(self.views), f"{self.augment} {self.seed} {first}")
+        key = hash_text(LAYOUT, self.pixels.key, known, chosen, str(self.views), f"{self.augment} {self.seed} {first}")
         folder = cached("maps", key, lambda place: self._write(place, first, mine), size=len(mine) * self._bytes, limit=self.limit)
         self._holds.append(Hold(folder))
         self._used.add(str(json.loads((folder / "made.json").read_text(encoding="utf-8"))["runtime"]))
