@@ -21,7 +21,7 @@ from coverslip.data.transforms import tta_copies
 from coverslip.models.classifier import Classifier
 from coverslip.models.folding import fold_batch_norms, kind_of
 from coverslip.models.groups import GroupedClassifier, features_and_logits
-from coverslip.models.hardware import autocast
+from coverslip.models.hardware import autocast, choose_memory_format
 from coverslip.structures import FloatArray
 
 SCORE_BATCH = 32
@@ -44,6 +44,7 @@ class Network:
         precision: `bf16` or `32`.
         several: whether an image may carry several labels, each with a probability of its own.
         settled: whether the classifier will not learn any more, so that scoring may use a faster copy of it.
+        memory_format: how batches and weights lie in memory.
     """
 
     classifier: Classifier | GroupedClassifier
@@ -56,11 +57,13 @@ class Network:
     several: bool = False
     settled: bool = False
     _folded: nn.Module | None = field(default=None, repr=False)
+    memory_format: torch.memory_format = field(init=False, repr=False)
     _folded_backbone: nn.Module | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.classifier.to(device=self.device)
-        self.classifier.to(memory_format=torch.channels_last)
+        self.memory_format = choose_memory_format(self.classifier, self.device)
+        self.classifier.to(memory_format=self.memory_format)
 
     def fold(self) -> None:
         """Make the faster copy of a settled classifier, which the first scoring would make."""
@@ -90,7 +93,8 @@ class Network:
 
     def batch(self, pixels: PixelArray) -> Tensor:
         """Stored pixels (n, h, w, c) as a normalised float32 (n, c, h, w) batch on the device."""
-        return self.normalisation.apply(torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device))
+        batch = self.normalisation.apply(torch.from_numpy(np.ascontiguousarray(pixels)).to(self.device))
+        return batch.contiguous(memory_format=self.memory_format)
 
     @torch.inference_mode()
     def scores(self, batches: Iterable[PixelArray], *, copies: bool = True) -> FloatArray:

@@ -183,7 +183,8 @@ def _resample(batch: Tensor, matrix: Tensor) -> Tensor:
     """One resampling; what lies outside repeats the border."""
     grid = functional.affine_grid(matrix.to(batch), list(batch.shape), align_corners=False)
     moved = functional.grid_sample(batch, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return moved.contiguous(memory_format=torch.channels_last)
+    planes_apart = not batch.is_contiguous(memory_format=torch.channels_last)
+    return moved.contiguous(memory_format=torch.contiguous_format if planes_apart else torch.channels_last)
 
 
 def _brightness(batch: Tensor, contrast: Tensor, shift: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from coverslip.models.hardware import choose_memory_format
+
 TOLERANCE = 1e-4
 """Largest difference between a network and its folded copy, as a share of its largest output."""
 HALF_TOLERANCE = 0.05
@@ -36,7 +38,7 @@ def fold_batch_norms(module: nn.Module, image: Tensor, *, half: bool = False) ->
         folded.set_submodule(names[convolution], fuse_conv_bn_eval(convolution, norm))
         after = [getattr(norm, name) for name in ("drop", "act") if hasattr(norm, name)]  # timm's batch norms bring an activation
         folded.set_submodule(names[norm], nn.Sequential(*(one for one in after if not isinstance(one, nn.Identity))))
-    folded = folded.to(memory_format=torch.channels_last)
+    folded = folded.to(memory_format=choose_memory_format(folded, image.device))
     if not pairs or not _agree(module, folded, image, TOLERANCE):
         return module
     if not half:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
+from torch import nn
 
 from coverslip.errors import ConfigError
 
@@ -58,6 +59,18 @@ def choose_precision(wanted: str, device: torch.device) -> str:
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
     """Forward passes in bfloat16 where `precision` says so."""
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+def choose_memory_format(module: nn.Module, device: torch.device) -> torch.memory_format:
+    """How the numbers of images and weights lie in memory: `torch.channels_last`, but on CUDA planes where a network is depthwise.
+
+    cuDNN prepares depthwise convolutions over channels-last images anew for each shape that it meets, 9 to 12 seconds on an
+    H200 for a step of mobilenetv2_100, and computes them no faster afterwards.
+    """
+    layers = (layer for layer in module.modules() if isinstance(layer, nn.Conv2d))
+    if device.type == "cuda" and any(1 < layer.groups == layer.in_channels for layer in layers):
+        return torch.contiguous_format
+    return torch.channels_last
 
 
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4

@@ -22,7 +22,7 @@ from coverslip.data.sources import load_table
 from coverslip.data.store import glance
 from coverslip.errors import CoverslipError, ExportError
 from coverslip.models.classifier import Classifier, FrozenBackbones
-from coverslip.models.hardware import autocast, choose_device, choose_precision
+from coverslip.models.hardware import autocast, choose_device, choose_memory_format, choose_precision
 from coverslip.models.openvino import compile_module
 from coverslip.models.summary import Summary, summarise
 from coverslip.network import SCORE_BATCH
@@ -182,8 +182,9 @@ def _counts(config: RunConfig, table: Table) -> tuple[int, int]:
 @torch.inference_mode()
 def _forward_seconds(classifier: Classifier, geometry: Geometry, device: torch.device, precision: str) -> float:
     height, width, channels = geometry.shape
-    backbone = classifier.backbone.eval().to(device).to(memory_format=torch.channels_last)
-    images = torch.zeros(TRIAL_IMAGES, channels, height, width, device=device).to(memory_format=torch.channels_last)
+    layout = choose_memory_format(classifier.backbone, device)
+    backbone = classifier.backbone.eval().to(device).to(memory_format=layout)
+    images = torch.zeros(TRIAL_IMAGES, channels, height, width, device=device).to(memory_format=layout)
     with autocast(device, precision):
         backbone(images[:1])
         began = time.perf_counter()

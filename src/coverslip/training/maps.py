@@ -146,7 +146,7 @@ class Maps:
 
     def _laid_out(self, maps: Tensor) -> Tensor:
         on_device = maps.to(self.network.device)
-        return on_device.to(memory_format=torch.channels_last) if on_device.ndim == 4 else on_device
+        return on_device.to(memory_format=self.network.memory_format) if on_device.ndim == 4 else on_device
 
     def _piece(self, first: int, known: str) -> HalfArray:
         mine = self.rows[first : first + PIECE]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from coverslip.errors import ConfigError
-from coverslip.models.hardware import autocast, choose_device, choose_precision, hardware_name
+from coverslip.models.hardware import autocast, choose_device, choose_memory_format, choose_precision, hardware_name
 
 CPU = torch.device("cpu")
 
@@ -62,6 +62,14 @@ def test_multiplications_run_in_the_precision_that_is_named() -> None:
 
 def test_the_name_of_the_cpu() -> None:
     assert hardware_name(CPU) == "cpu"
+
+
+def test_planes_stand_apart_where_cuda_meets_depthwise_convolutions() -> None:
+    dense, depthwise = torch.nn.Conv2d(4, 4, 3), torch.nn.Conv2d(4, 4, 3, groups=4)
+    both, cuda = torch.nn.Sequential(dense, depthwise), torch.device("cuda")
+    assert choose_memory_format(dense, cuda) == torch.channels_last
+    assert choose_memory_format(both, cuda) == torch.contiguous_format
+    assert choose_memory_format(both, CPU) == torch.channels_last
 
 
 FAULTS = """
