@@ -71,6 +71,7 @@ def test_without_the_right_token_nothing_is_said(strict: Server, gels: Path) -> 
             assert answer.status_code == 401, (path, headers)
             assert answer.headers["WWW-Authenticate"] == "Bearer"
             assert "Authorization: Bearer TOKEN" in answer.json()["detail"]
+    assert strict.get("/health").json() == {"status": "ready"}  # and not what is served
     assert strict.get("/health").status_code == strict.get("/").status_code == strict.get("/page/app.js").status_code == 200
     assert lives(strict, gels)
 

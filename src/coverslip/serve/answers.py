@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 
 class Answer(BaseModel):
@@ -118,7 +118,6 @@ class Health(Answer):
     """Whether the server can be asked."""
 
     status: Literal["starting", "ready", "stopping"]
-    models: list[str] = Field(default_factory=list)
 
 
 class Explanation(Answer):

@@ -163,8 +163,7 @@ def _add_facts(app: FastAPI, service: Service) -> None:
     async def health() -> Response:
         """Whether the server can be asked: 503 until all models are open."""
         status: Literal["starting", "ready", "stopping"] = "stopping" if service.stopping else "ready" if service.ready else "starting"
-        body = Health(status=status, models=service.models.names)
-        return JSONResponse(body.model_dump(), 200 if status == "ready" else 503)
+        return JSONResponse(Health(status=status).model_dump(), 200 if status == "ready" else 503)
 
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **_why(401)})
     async def metrics() -> Response:
