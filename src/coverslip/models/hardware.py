@@ -104,6 +104,18 @@ def keeping_memory(device: torch.device) -> Iterator[None]:
 _kept: list[torch.device] = []
 
 
+@contextmanager
+def repeatable(device: torch.device) -> Iterator[None]:
+    """On CUDA: cuDNN takes ways back through convolutions that give the same numbers each time; elsewhere they do so anyway."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic
+    cudnn.deterministic = before or device.type == "cuda"
+    try:
+        yield
+    finally:
+        cudnn.deterministic = before
+
+
 def wait_for(device: torch.device) -> None:
     """Return when a GPU has done what it was told to do; a CPU always has."""
     if device.type == "cuda":

@@ -16,7 +16,7 @@ from coverslip.config import RunConfig
 from coverslip.errors import InputError
 from coverslip.models.classifier import Classifier
 from coverslip.models.cutting import cut
-from coverslip.models.hardware import keeping_memory
+from coverslip.models.hardware import keeping_memory, repeatable
 from coverslip.network import Network, chunks
 from coverslip.runtime import Progress, no_progress
 from coverslip.structures import FloatArray, IntArray
@@ -131,7 +131,7 @@ def fit(
         progress: told about each step.
         looks: how often the validation part is looked at, and who is told; once an epoch when None.
     """
-    with keeping_memory(network.device):
+    with keeping_memory(network.device), repeatable(network.device):
         began = time.perf_counter()
         weights = loss_weights(samples.targets[rows], samples.classes, config.training.class_weights)
         probing = config.training.regime == "probe"

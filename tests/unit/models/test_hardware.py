@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from coverslip.errors import ConfigError
-from coverslip.models.hardware import autocast, choose_device, choose_memory_format, choose_precision, hardware_name
+from coverslip.models.hardware import autocast, choose_device, choose_memory_format, choose_precision, hardware_name, repeatable
 
 CPU = torch.device("cpu")
 
@@ -70,6 +70,14 @@ def test_planes_stand_apart_where_cuda_meets_depthwise_convolutions() -> None:
     assert choose_memory_format(dense, cuda) == torch.channels_last
     assert choose_memory_format(both, cuda) == torch.contiguous_format
     assert choose_memory_format(both, CPU) == torch.channels_last
+
+
+def test_cudnn_gives_the_same_numbers_each_time_inside_the_block() -> None:
+    with repeatable(torch.device("cuda")):
+        assert torch.backends.cudnn.deterministic
+        with repeatable(CPU):
+            assert torch.backends.cudnn.deterministic
+    assert not torch.backends.cudnn.deterministic
 
 
 FAULTS = """
