@@ -226,7 +226,7 @@ def test_a_dry_run_lists_the_runs_and_writes_nothing(cli: Cli, gels: Path, grid:
         assert name in done.out
     assert "2 of 4 runs can be made here, in about" in done.out
     assert "GB" in done.out
-    assert "not run: 2 of 4 runs" in done.err
+    assert "cannot be made here: 2 of 4 runs" in done.err
     assert not (tmp_path / "study").exists()
 
 

@@ -126,10 +126,10 @@ def _show_plan(comparison: Comparison, progress: Progress) -> None:
     estimates = estimate_runs(comparison.runs, progress)
     for one in estimates:
         features = f"{one.features_seconds:.0f} s" if one.features_seconds else ""
-        cells = ("not run", "", "") if one.seconds is None else (f"{one.seconds:.0f} s", features, f"{one.memory / 1e9:.1f} GB")
+        cells = ("cannot be made", "", "") if one.seconds is None else (f"{one.seconds:.0f} s", features, f"{one.memory / 1e9:.1f} GB")
         sheet.add_row(Text(one.name), *cells)
     out.print(sheet)
-    _say_reasons("not run", [(one.name, one.note) for one in estimates if one.note], len(estimates))
+    _say_reasons("cannot be made here", [(one.name, one.note) for one in estimates if one.note], len(estimates))
     seconds = sum(one.seconds + one.features_seconds for one in estimates if one.seconds is not None)
     possible = sum(one.seconds is not None for one in estimates)
     took = f", in about {duration(seconds)} one after the other (tried on a few images)" if possible else ""

@@ -155,7 +155,10 @@ def run_seconds(config: RunConfig, table: Table, trial: _Trial) -> tuple[float, 
         return fits * steps * trial.head_step + judged * trial.forward, (looked_at * len(probe_views(config)) + judged) * trial.feature
     if training.minutes is not None:
         return 60 * training.minutes, 0.0
-    return (fits * steps * batch * BACKWARD + judged) * trial.forward, 0.0
+    share = training.frozen_share if training.cuts else 0.0
+    copies = training.views if config.augment.active else 0
+    maps = share * (1 + copies) * learned * (fits if config.pixels.measured else 1)
+    return (fits * steps * batch * BACKWARD * (1 - share) + judged) * trial.forward + maps * trial.feature, 0.0
 
 
 def run_memory(config: RunConfig, images: _Images, trial: _Trial) -> int:

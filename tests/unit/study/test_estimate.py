@@ -47,6 +47,13 @@ def test_all_layers_cost_three_passes_a_step() -> None:
     assert run_seconds(config_of(training={"regime": "scratch", "steps": 10}), given, TRIAL)[0] == pytest.approx((10 * 6 * 3 + 4) * 0.01)
 
 
+def test_first_layers_that_stay_as_they_are_cost_one_pass_a_copy() -> None:
+    asked = config_of(training={"regime": "finetune", "frozen_share": 0.25, "views": 3}, augment={"noise": 0.1})
+    own, features = run_seconds(asked, table_of(80), TRIAL)
+    assert own == pytest.approx((4 * 4 * 15 * 3 * 0.75 + 20) * 0.01 + 0.25 * 4 * 60 * 0.002)
+    assert features == 0
+
+
 @pytest.mark.parametrize("runtime", ["torch", "openvino"])
 def test_runs_are_estimated_in_their_order_and_features_counted_once(tmp_path: Path, runtime: str) -> None:
     images = simulate("gels", tmp_path / "gels", images=12, seed=1)
