@@ -35,7 +35,7 @@ from coverslip.record import RUN_ENDS
 from coverslip.runtime import Progress, no_progress
 from coverslip.storage import exists, is_url, output, place
 from coverslip.structures import Channel, FloatArray, RunResult, Table
-from coverslip.training.choice import CANDIDATES, FEW_IMAGES, Sight, choose_recipe
+from coverslip.training.choice import CANDIDATES, FEW_IMAGES, Hardware, Sight, choose_recipe
 from coverslip.training.recipes import load_recipe
 from coverslip.training.symmetry import UNTESTED, Symmetry, invisible, visibility
 
@@ -192,6 +192,10 @@ def look(config: RunConfig) -> Sight:
     asked = model.backbone if "backbone" in model.model_fields_set else None
     backbone = (asked or (found[0] if found else None)) if model.weights != "none" else None
     top, left, bottom, right = seen.box if config.pixels.trim == "auto" else WHOLE
+    device = choose_device(training.device)
+    hardware: Hardware = "gpu" if device.type != "cpu" else "bf16" if choose_precision(training.precision, device) == "bf16" else "cpu"
+    height, width = config.pixels.height, config.pixels.width
+    asked_size = (height or width or 0, width or height or 0) if height or width else None
     return Sight(
         images=len(table),
         classes=len(table.classes),
@@ -204,7 +208,8 @@ def look(config: RunConfig) -> Sight:
         asked_weights=model.weights if "weights" in model.model_fields_set else None,
         minutes=training.minutes,
         asked_length=lengths[0] if lengths else None,
-        gpu=choose_device(training.device).type != "cpu",
+        hardware=hardware,
+        asked_size=asked_size,
         symmetry=ask_symmetry(config, table, seen, backbone if backbone and local_weights(backbone) else None)
         if len(table) >= FEW_IMAGES and training.regime != "probe"
         else UNTESTED,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from coverslip.structures import Task
 from coverslip.training.symmetry import UNTESTED, Symmetry
+
+Hardware = Literal["cpu", "bf16", "gpu"]
 
 CANDIDATES = ("mobilenetv2_100", "resnet18", "mobilenetv3_large_100", "resnet50", "mobilenetv2_035")
 """Backbones that are worth choosing, best first, on two cores in five minutes."""
@@ -22,8 +24,8 @@ TRAIN_SHARE = 0.7
 """Share of the images that is trained on, as the default split has it."""
 EPOCHS = 8
 """Passes over the training part that a budget should allow; the images are made as large as that permits."""
-PIXELS_PER_SECOND = {"cpu": 1.6e6, "gpu": 1e9}
-"""Pixels that a MobileNetV2 learns from in a second: 2 cores, and any GPU."""
+PIXELS_PER_SECOND = {"cpu": 0.65e6, "bf16": 1.6e6, "gpu": 5e7}
+"""Pixels that a MobileNetV2 learns from in a second: two cores, two cores that multiply matrices in bfloat16, and a GPU."""
 SMALLEST_AREA, LARGEST_AREA = 96 * 96, 224 * 224
 
 
@@ -40,7 +42,8 @@ class Sight:
         asked_backbone, asked_regime, asked_weights: what the user set already, or None.
         minutes: the user's budget, or None.
         asked_length: another length that the user set, in words, or None: no budget is then added.
-        gpu: whether there is one.
+        hardware: `gpu`, or a CPU with units for bfloat16 matrices (`bf16`) or without (`cpu`).
+        asked_size: (height, width) that the user set already, or None.
         symmetry: which flips and turns the images allow.
     """
 
@@ -53,10 +56,11 @@ class Sight:
     asked_backbone: str | None
     asked_regime: str | None
     minutes: float | None
-    gpu: bool
+    hardware: Hardware
     asked_weights: str | None = None
     symmetry: Symmetry = UNTESTED
     asked_length: str | None = None
+    asked_size: tuple[int, int] | None = None
 
     @property
     def budget(self) -> tuple[dict[str, float], str]:
@@ -155,13 +159,14 @@ def _copies(sight: Sight, *, square: bool) -> str:
 
 
 def working_size(sight: Sight, minutes: float) -> tuple[int, int]:
-    """A size for the network: the images' own shape, as large as the budget allows, sides multiples of 16.
+    """A size for the network: what was asked for, or the images' own shape, as large as the budget allows, sides multiples of 16.
 
     At most twice the images' own size, at least 96x96 and at most 224x224 in area.
     """
     ratio = min(2.0, max(0.5, sight.width / max(sight.height, 1)))
-    speed = PIXELS_PER_SECOND["gpu" if sight.gpu else "cpu"]
-    affordable = speed * 60 * minutes / (EPOCHS * TRAIN_SHARE * max(sight.images, 1))
+    if sight.asked_size:
+        return sight.asked_size
+    affordable = PIXELS_PER_SECOND[sight.hardware] * 60 * minutes / (EPOCHS * TRAIN_SHARE * max(sight.images, 1))
     own = 4.0 * max(sight.height, 16) * max(sight.width, 16)
     area = min(max(affordable, SMALLEST_AREA), own, LARGEST_AREA)
     rows, columns = (area / ratio) ** 0.5, (area * ratio) ** 0.5

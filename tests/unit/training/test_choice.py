@@ -17,7 +17,7 @@ WEIGHTS = ("mobilenetv2_100", "mobilenetv2_035")
 def sight(**changes: Any) -> Sight:
     settings: dict[str, Any] = {
         "images": 5000, "classes": 3, "task": Task.MULTICLASS, "height": 120, "width": 200, "weights": WEIGHTS,
-        "asked_backbone": None, "asked_regime": None, "minutes": None, "gpu": False,
+        "asked_backbone": None, "asked_regime": None, "minutes": None, "hardware": "bf16",
     }  # fmt: skip
     return Sight(**{**settings, **changes})
 
@@ -130,9 +130,9 @@ def test_the_line_says_found_only_of_weights_that_were_found() -> None:
     assert "too few" not in choose_recipe(sight(images=50_000, asked_regime="probe")).why
 
 
-@given(st.integers(1, 5000), st.integers(1, 5000), st.integers(2, 10**6), st.floats(0.1, 600), st.booleans())
-def test_the_working_size_keeps_the_shape_within_a_budget(height: int, width: int, images: int, minutes: float, gpu: bool) -> None:
-    rows, columns = working_size(sight(height=height, width=width, images=images, gpu=gpu), minutes)
+@given(st.integers(1, 5000), st.integers(1, 5000), st.integers(2, 10**6), st.floats(0.1, 600), st.sampled_from(["cpu", "bf16", "gpu"]))
+def test_the_working_size_keeps_the_shape_within_a_budget(height: int, width: int, images: int, minutes: float, hardware: str) -> None:
+    rows, columns = working_size(sight(height=height, width=width, images=images, hardware=hardware), minutes)
     assert rows % 16 == columns % 16 == 0
     assert min(rows, columns) >= 32
     assert rows * columns <= 1.15 * 224**2
@@ -177,3 +177,10 @@ def test_a_length_that_was_asked_for_gets_no_budget_beside_it(weights: tuple[str
     assert "for 3 epochs" in choice.why
     both = choose_recipe(sight(weights=weights, images=2000, asked_length="3 epochs", minutes=2.0))
     assert both.layer["training"]["minutes"] == 2.0
+
+
+def test_a_size_that_was_asked_for_is_the_one_that_is_told() -> None:
+    for weights in (WEIGHTS, ()):
+        choice = choose_recipe(sight(weights=weights, asked_size=(64, 96)))
+        assert "at 96x64 for" in choice.why
+        assert (choice.layer["pixels"]["height"], choice.layer["pixels"]["width"]) == (64, 96)
