@@ -184,3 +184,22 @@ def test_a_size_that_was_asked_for_is_the_one_that_is_told() -> None:
         choice = choose_recipe(sight(weights=weights, asked_size=(64, 96)))
         assert "at 96x64 for" in choice.why
         assert (choice.layer["pixels"]["height"], choice.layer["pixels"]["width"]) == (64, 96)
+
+
+def layers(**changes: Any) -> float:
+    choice = choose_recipe(sight(**changes))
+    share = load_config(choice.layer).training.frozen_share
+    assert ("the upper half of its layers fine-tuned" if share else "all layers fine-tuned") in choice.why
+    return share
+
+
+def test_a_cpu_leaves_the_lower_half_as_it_is_where_there_is_no_time_for_all_layers_but_for_looking_through_it() -> None:
+    assert layers(hardware="cpu") == layers(hardware="bf16") == 0.5
+    assert layers(hardware="gpu") == 0
+    assert layers(images=1800, height=64, width=64) == 0
+    assert layers(hardware="cpu", minutes=60.0) == 0
+    assert layers(hardware="cpu", asked_size=(96, 96), images=2500) == 0
+    assert layers(images=10**6) == 0
+    assert layers(images=10**6, minutes=600.0) == 0.5
+    assert layers(asked_backbone="resnet50") == 0.5
+    assert layers(asked_backbone="vgg16") == 0  # not known to come apart
