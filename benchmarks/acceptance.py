@@ -42,6 +42,14 @@ CELLS = (
     "-s", "training.minutes=4", "-s", "training.learning_rate=0.004", "-s", "training.ema=0.99", "-s", "decision.thresholds=global",
 )  # fmt: skip
 """The stated command on simulated cells: the recipe's data, split, turns and thresholds, with a small network from random weights."""
+SIMULATED = ("-s", "data.classes=classes.txt", "-s", "split.group=Field")
+STAND_IN = (*SIMULATED, "-s", "model.backbone=mobilenetv2_100", "-s", "pixels.height=128", "-s", "pixels.width=128")
+"""The recipes for proteins on simulated cells, with a backbone whose weights are at hand in the place of their own."""
+NINE = (
+    'data.keep=["Mitochondria", "Nuclear bodies", "Nucleoli", "Golgi apparatus", "Nucleoplasm", "Cytosol", "Plasma membrane", '
+    '"Centrosome", "Nuclear speckles"]'
+)
+"""Of the ten places of `hpa-10-transfer` those that are simulated."""
 COMMANDS: dict[str, dict[str, tuple[str, ...]]] = {
     "gel": {"gel-probe": ("--recipe", "gel-probe"), "auto": AUTO, "probe": PROBE},
     "charts": {
@@ -53,7 +61,12 @@ COMMANDS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "nuclei": {"nuclei-finetune": ("--recipe", "nuclei-finetune"), "auto": AUTO, "probe": PROBE},
     "blood": {"blood": ("--recipe", "blood"), "auto": (*BLOOD, *AUTO), "probe": (*BLOOD, *PROBE)},
-    "cells": {"hpa-28, small": CELLS},
+    "cells": {
+        "hpa-28, small": CELLS,
+        "hpa-small": ("--recipe", "hpa-small", *SIMULATED, "-s", "training.epochs=12"),
+        "hpa-10-transfer, mobilenetv2_100": ("--recipe", "hpa-10-transfer", *STAND_IN, "-s", NINE, "-s", "training.epochs=6"),
+        "hpa-large, mobilenetv2_100": ("--recipe", "hpa-large", *STAND_IN, "-s", "training.epochs=3"),
+    },
 }
 
 
