@@ -210,6 +210,7 @@ def look(config: RunConfig) -> Sight:
         asked_length=lengths[0] if lengths else None,
         hardware=hardware,
         asked_size=asked_size,
+        cache_limit=config.cache.limit,
         symmetry=ask_symmetry(config, table, seen, backbone if backbone and local_weights(backbone) else None)
         if len(table) >= FEW_IMAGES and training.regime != "probe"
         else UNTESTED,

@@ -31,11 +31,28 @@ UPPER_SHARE = 0.5
 """Where the lower half stays as it is: the layers up to this share of the multiply-adds. What is above learns in a seventh of the time."""
 VIEWS, FEWEST_VIEWS = 5, 1
 """Augmented copies of each image that the frozen layers look at, and the fewest that are worth it."""
-FROZEN_PIXELS_PER_SECOND = 3e6
-"""Pixels of which a CPU with two cores computes what the lower half of a MobileNetV2 gives, in a second."""
 FROZEN_TIME = 0.4
 """Share of the budget that this may take."""
+FROZEN_BYTES = 0.5
+"""Share of `cache.limit` that what they give may take."""
 SMALLEST_AREA, LARGEST_AREA = 96 * 96, 224 * 224
+
+
+@dataclass(frozen=True)
+class LowerHalf:
+    """What it costs to compute and keep what the lower half of a backbone gives: pixels a second on two cores, bytes a pixel."""
+
+    pixels_per_second: float
+    bytes_per_pixel: float
+
+
+LOWER_HALVES = {
+    "mobilenetv2_100": LowerHalf(3e6, 0.5),
+    "mobilenetv2_035": LowerHalf(6e6, 0.5),
+    "mobilenetv3_large_100": LowerHalf(3e6, 0.63),
+    "resnet18": LowerHalf(1.5e6, 4.0),
+}
+"""Backbones whose lower half is cheap enough; of others all layers learn."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +70,7 @@ class Sight:
         asked_length: another length that the user set, in words, or None: no budget is then added.
         hardware: `gpu`, or a CPU with units for bfloat16 matrices (`bf16`) or without (`cpu`).
         asked_size: (height, width) that the user set already, or None.
+        cache_limit: `cache.limit`, in bytes.
         symmetry: which flips and turns the images allow.
     """
 
@@ -70,6 +88,7 @@ class Sight:
     symmetry: Symmetry = UNTESTED
     asked_length: str | None = None
     asked_size: tuple[int, int] | None = None
+    cache_limit: int = 20_000_000_000
 
     @property
     def budget(self) -> tuple[dict[str, float], str]:
@@ -120,7 +139,7 @@ def _probe(sight: Sight, seen: str, backbone: str) -> Choice:
 
 def _finetune(sight: Sight, seen: str, backbone: str) -> Choice:
     minutes = sight.minutes or DEFAULT_MINUTES
-    lower = keeps_lower_half(sight, backbone, minutes)
+    lower = LOWER_HALVES.get(backbone) if keeps_lower_half(sight, backbone, minutes) else None
     height, width = working_size(sight, minutes, lower=lower)
     square = height == width
     found = f"pretrained {backbone} found" if backbone in sight.weights else f"{backbone} asked for"
@@ -135,7 +154,7 @@ def _finetune(sight: Sight, seen: str, backbone: str) -> Choice:
         "training": {
             "regime": "finetune", **budget, "optimizer": "adamw", "learning_rate": 2e-3, "backbone_rate": 0.5,
             "weight_decay": 0.02, "ema": 0.99, "tta": _copies(sight, square=square),
-            **({"frozen_share": UPPER_SHARE, "views": VIEWS} if lower else {}),
+            **({"frozen_share": UPPER_SHARE, "views": _kept_views(sight, lower, height * width)} if lower else {}),
         },
     }  # fmt: skip
     return Choice("auto-finetune", why, layer)
@@ -175,9 +194,11 @@ def keeps_lower_half(sight: Sight, backbone: str, minutes: float) -> bool:
 
     Many passes of the upper half are then worth more than few of all, if there is time to compute what the lower half gives.
     """
-    if sight.hardware == "gpu" or backbone not in CANDIDATES:
+    lower = LOWER_HALVES.get(backbone)
+    if sight.hardware == "gpu" or lower is None:
         return False
-    return _area_for_all(sight, minutes) < _wanted_area(sight) and _area_for_upper(sight, minutes, FEWEST_VIEWS) >= SMALLEST_AREA
+    least = prod(sight.asked_size) if sight.asked_size else SMALLEST_AREA
+    return _area_for_all(sight, minutes) < _wanted_area(sight) and _area_for_upper(sight, minutes, lower, FEWEST_VIEWS) >= least
 
 
 def _wanted_area(sight: Sight) -> float:
@@ -192,12 +213,20 @@ def _area_for_all(sight: Sight, minutes: float) -> float:
     return PIXELS_PER_SECOND[sight.hardware] * 60 * minutes / (EPOCHS * TRAIN_SHARE * max(sight.images, 1))
 
 
-def _area_for_upper(sight: Sight, minutes: float, views: int) -> float:
-    """Pixels that an image may have for the frozen layers to look at it and so many copies in their share of the time."""
-    return FROZEN_PIXELS_PER_SECOND * FROZEN_TIME * 60 * minutes / ((1 + views) * TRAIN_SHARE * max(sight.images, 1))
+def _area_for_upper(sight: Sight, minutes: float, lower: LowerHalf, views: int) -> float:
+    """Pixels that an image may have for the lower half to look at it and so many copies in its share of the time and of the cache."""
+    looks = (1 + views) * TRAIN_SHARE * max(sight.images, 1)
+    in_time = lower.pixels_per_second * FROZEN_TIME * 60 * minutes / looks
+    return min(in_time, FROZEN_BYTES * sight.cache_limit / (lower.bytes_per_pixel * looks))
 
 
-def working_size(sight: Sight, minutes: float, *, lower: bool = False) -> tuple[int, int]:
+def _kept_views(sight: Sight, lower: LowerHalf, area: int) -> int:
+    """Augmented copies for which there is room in the cache; fitting makes fewer where they would take too long."""
+    room = FROZEN_BYTES * sight.cache_limit / (lower.bytes_per_pixel * area * TRAIN_SHARE * max(sight.images, 1))
+    return min(VIEWS, max(FEWEST_VIEWS, int(room) - 1))
+
+
+def working_size(sight: Sight, minutes: float, *, lower: LowerHalf | None = None) -> tuple[int, int]:
     """A size for the network: what was asked for, or the images' own shape, as large as the budget allows, sides multiples of 16.
 
     At most twice the images' own size, at least 96x96 and at most 224x224 in area.
@@ -205,7 +234,7 @@ def working_size(sight: Sight, minutes: float, *, lower: bool = False) -> tuple[
     if sight.asked_size:
         return sight.asked_size
     ratio = min(2.0, max(0.5, sight.width / max(sight.height, 1)))
-    affordable = _area_for_upper(sight, minutes, VIEWS) if lower else _area_for_all(sight, minutes)
+    affordable = _area_for_upper(sight, minutes, lower, VIEWS) if lower else _area_for_all(sight, minutes)
     area = min(max(affordable, SMALLEST_AREA), _wanted_area(sight))
     rows, columns = (area / ratio) ** 0.5, (area * ratio) ** 0.5
     return max(32, 16 * round(rows / 16)), max(32, 16 * round(columns / 16))

@@ -8,7 +8,7 @@ from coverslip.config import ModelConfig
 from coverslip.errors import ConfigError
 from coverslip.models.classifier import Classifier, build_classifier
 from coverslip.models.cutting import cut
-from coverslip.training.choice import CANDIDATES
+from coverslip.training.choice import LOWER_HALVES
 
 
 def made(backbone: str, size: int = 64) -> Classifier:
@@ -21,7 +21,7 @@ def images(size: int = 64) -> Tensor:
     return torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("backbone", ["small_30k", "densenet121", *CANDIDATES])
+@pytest.mark.parametrize("backbone", ["small_30k", "densenet121", *LOWER_HALVES])
 @pytest.mark.parametrize("share", [0.5, 0.9])
 def test_the_two_parts_in_turn_are_the_whole(backbone: str, share: float) -> None:
     classifier = made(backbone)

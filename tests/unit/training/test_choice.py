@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from coverslip.config import load_config, merge_layers
 from coverslip.structures import Task
-from coverslip.training.choice import CANDIDATES, Sight, choose_recipe, working_size
+from coverslip.training.choice import CANDIDATES, LOWER_HALVES, Sight, choose_recipe, working_size
 from coverslip.training.symmetry import UNTESTED
 
 WEIGHTS = ("mobilenetv2_100", "mobilenetv2_035")
@@ -201,5 +201,16 @@ def test_a_cpu_leaves_the_lower_half_as_it_is_where_there_is_no_time_for_all_lay
     assert layers(hardware="cpu", asked_size=(96, 96), images=2500) == 0
     assert layers(images=10**6) == 0
     assert layers(images=10**6, minutes=600.0) == 0.5
-    assert layers(asked_backbone="resnet50") == 0.5
-    assert layers(asked_backbone="vgg16") == 0  # not known to come apart
+    assert layers(images=10**6, minutes=600.0, cache_limit=10**9) == 0
+    assert layers(asked_size=(1000, 1000)) == 0
+    assert layers(asked_backbone="resnet18") == 0.5
+    assert layers(asked_backbone="resnet50") == 0
+
+
+@given(st.integers(500, 10**7), st.floats(0.5, 6000), st.integers(10**8, 10**11), st.sampled_from(["mobilenetv2_100", "resnet18"]))
+def test_what_a_lower_half_gives_fits_into_the_cache(images: int, minutes: float, limit: int, backbone: str) -> None:
+    choice = choose_recipe(sight(images=images, minutes=minutes, cache_limit=limit, asked_backbone=backbone))
+    training, pixels = choice.layer["training"], choice.layer["pixels"]
+    if training.get("frozen_share"):
+        area, looks = pixels["height"] * pixels["width"], 0.7 * images * (1 + training["views"])
+        assert LOWER_HALVES[backbone].bytes_per_pixel * area * looks <= 0.75 * limit
