@@ -1,6 +1,6 @@
 """The bundle: a folder with a trained model and all that is needed to use it, and nothing that trains.
 
-model.safetensors   weights; model-1.safetensors and so on, one a group of classes that has a model of its own
+model.safetensors   weights; model-1.safetensors and so on where several models answer as one: those of groups of classes, or of folds
 model.json          architecture, classes, channels, preprocessing, decision, provenance
 sample/             inputs and expected outputs: the self-test
 neighbours/         features and thumbnails of training images: what a new image looks like, and whether it is unlike all of them

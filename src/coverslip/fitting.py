@@ -6,6 +6,7 @@ import copy
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -15,11 +16,11 @@ from coverslip.data.decoding import PixelArray
 from coverslip.data.pixels import GREY, RGB, Geometry, Normalisation, dataset_percentiles, pixel_statistics
 from coverslip.data.reading import Reading
 from coverslip.data.store import Pixels
-from coverslip.errors import ConfigError, InputError
+from coverslip.errors import ConfigError, InputError, RunFolderError
 from coverslip.models.backbones import native_size
 from coverslip.models.classifier import Classifier, FrozenBackbones, build_classifier
 from coverslip.models.cutting import cut
-from coverslip.models.groups import Columns, GroupedClassifier, group_columns
+from coverslip.models.groups import Columns, GroupedClassifier, group_columns, members_of
 from coverslip.models.hardware import choose_device, choose_precision
 from coverslip.models.summary import Summary, summarise
 from coverslip.network import Network
@@ -27,6 +28,7 @@ from coverslip.preparing import Prepared, choose_range, inverts
 from coverslip.record import RunFolder
 from coverslip.runtime import Progress, derived_seed, package_versions
 from coverslip.structures import FloatArray, IntArray
+from coverslip.training.checkpoint import load_checkpoint, save_checkpoint
 from coverslip.training.features import FeatureStore, module_hash
 from coverslip.training.fit import Fitted, fit
 from coverslip.training.plan import Plan
@@ -87,7 +89,10 @@ class Fits:
         if self.config.training.regime == "probe" and self.config.model.weights == "none":
             self.notes.append(RANDOM_PROBE)
         split = self.config.split
-        self.fits = 1 + split.folds * split.repeats
+        self.fits = split.folds * split.repeats + (0 if self.config.training.together else 1)
+        self._members: list[Classifier | GroupedClassifier] = []
+        if self.config.training.together and current().size > 1:
+            raise ConfigError('training.final = "folds" is for one process; say "model" where several train together')
 
     def _template(self, group: int) -> Classifier:
         """The classifier of a class group before it learns."""
@@ -185,7 +190,7 @@ class Fits:
             for number in range(int(folds.max()) + 1):
                 scores[repeat, folds == number] = self.fold(folds, repeat, number)
                 done = repeat * self.config.split.folds + number + 1
-                self.progress("folds", done, self.fits - 1, {})
+                self.progress("folds", done, len(split.folds) * self.config.split.folds, {})
         self.notes = joined_notes(self.notes)
         return FoldScores(scores, self.history)
 
@@ -197,11 +202,27 @@ class Fits:
             train, validation, outside = self.fold_rows(folds, number)
             fitted = self.fit(train, validation, name)
             kept = fitted.scores(self.data.samples, outside), fitted.history
+            if self.config.training.together:
+                self._members.append(fitted.network.classifier)
             if self.place:
+                if self.config.training.together:
+                    save_checkpoint(self.place.checkpoint(f"{name}-model"), fitted.network.classifier.state_dict())
                 self.place.keep_fold(name, *kept)
+        elif self.place and self.config.training.together:
+            self._members.append(self._restored(self.place.checkpoint(f"{name}-model")))
         scores, history = kept
         self.history += [{"fold": f"{repeat + 1}.{number + 1}", **row} for row in history]
         return scores
+
+    def _restored(self, file: Path) -> Classifier | GroupedClassifier:
+        """The model of a fold that was finished before."""
+        parts = [copy.deepcopy(template) for template in self.templates]
+        model = parts[0] if len(parts) == 1 else GroupedClassifier(parts, self.columns)
+        state = load_checkpoint(file)
+        if state is None:
+            raise RunFolderError(f"{file} is missing, the model of a fold that was finished; start anew without --resume")
+        model.load_state_dict(state)
+        return model
 
     def fold_rows(self, folds: IntArray, number: int) -> tuple[IntArray, IntArray, IntArray]:
         """The rows that the fit of a fold learns from, those that it chooses by (none for a probe), and those that it is judged on.
@@ -217,12 +238,21 @@ class Fits:
     def final(self) -> Fitted:
         """The model that is kept: trained on the training part, or after folds on all rows that are not test."""
         split = self.data.split
+        if self.config.training.together:
+            return self._together()
         if split.folds is None:
             fitted = self.fit(split.rows("train"), split.rows("validation"), "final")
         else:
             fitted = self.fit(split.rows("train", "validation"), np.zeros(0, dtype=np.int64), "final")
         self.history += [{"fold": "", **row} for row in fitted.history]
         return fitted
+
+    def _together(self) -> Fitted:
+        """The models of all folds as one, which answers with the mean of their logits; it normalises by all rows that are not test."""
+        members = [member for model in self._members for member in members_of(model)]
+        self.notes.append(f"the models of {len(self._members)} folds answer together, with the mean of their logits")
+        network = self.network(self.data.split.rows("train", "validation"))
+        return Fitted(replace(network, classifier=GroupedClassifier(members, self.columns * len(self._members))), [], None, 0.0)
 
 
 def joined_notes(notes: list[str]) -> list[str]:

@@ -258,6 +258,8 @@ class TrainingConfig(Section):
     """Epochs without a better validation loss after which training stops."""
     tta: Literal["none", "flips", "turns"] = "none"
     """Scores averaged over mirrored (`flips`: as augmentation allows) or also turned copies."""
+    final: Literal["model", "folds"] = "model"
+    """After folds: `model`, trained on all rows that are not test; `folds`, their models together (mean logits): better, and slower."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of initial weights, sample order, dropout and augmentation."""
     precision: Literal["auto", "32", "bf16"] = "auto"
@@ -276,6 +278,11 @@ class TrainingConfig(Section):
     def cuts(self) -> bool:
         """Whether the first layers stay as they are while the others learn."""
         return self.regime == "finetune" and self.frozen_share > 0
+
+    @property
+    def together(self) -> bool:
+        """Whether the models of the folds are the model that is kept."""
+        return self.final == "folds"
 
     @property
     def frozen_first(self) -> bool:
@@ -389,6 +396,11 @@ class RunConfig(Section):
                 training.frozen_share > 0 and model.weights == "none",
                 f"training.frozen_share = {training.frozen_share} keeps what the first layers have learned, "
                 'but model.weights = "none" draws them at random; set one of them',
+            ),
+            (
+                training.final == "folds" and (not self.split.folds or training.regime == "probe"),
+                'training.final = "folds" lets the models of the folds answer together: it needs split.folds, and training.regime '
+                f'"finetune" or "scratch", not split.folds = {self.split.folds} and "{training.regime}"',
             ),
             (
                 training.regime == "probe" and augment.mixup > 0,

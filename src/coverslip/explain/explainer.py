@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -242,22 +243,21 @@ class Explainer:
         return [self._map(batch, column) for column in columns]
 
     def _map(self, batch: Tensor, column: int) -> Map | None:
-        member, place = self._home(column)
-        form = self._forms[member]
-        if form is None:
-            return None
-        try:
-            found: Map = grad_cam(self._members[member], form, batch, [place], several=self.bundle.task is Task.MULTILABEL)[0]
-        except NoMapError:
-            return None
-        return found
+        """That of the member that scores the label; the mean of them where there are several."""
+        found: list[Map] = []
+        for member, place in self._homes(column):
+            form = self._forms[member]
+            if form is not None:
+                with suppress(NoMapError):
+                    found.append(grad_cam(self._members[member], form, batch, [place], several=self.bundle.task is Task.MULTILABEL)[0])
+        return None if not found else found[0] if len(found) == 1 else np.mean(found, axis=0)
 
-    def _home(self, column: int) -> tuple[int, int]:
-        """The member of a grouped classifier that scores a label, and the label's place there."""
+    def _homes(self, column: int) -> list[tuple[int, int]]:
+        """The members that score a label, and the label's place in each."""
         classifier = self.bundle.network.classifier
         if not isinstance(classifier, GroupedClassifier):
-            return 0, column
-        return next((number, group.index(column)) for number, group in enumerate(classifier.columns) if column in group)
+            return [(0, column)]
+        return [(number, group.index(column)) for number, group in enumerate(classifier.columns) if column in group]
 
     def _odds(self, batch: Tensor) -> FloatArray:
         logits = self.bundle.network.logits(batch)

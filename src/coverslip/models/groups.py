@@ -1,4 +1,4 @@
-"""Class groups: classifiers of some of the classes each, that answer as one."""
+"""Classifiers that answer as one: those of some of the classes each, and several of the same classes, whose logits are averaged."""
 
 from __future__ import annotations
 
@@ -19,21 +19,24 @@ Columns = tuple[int, ...]
 
 
 class GroupedClassifier(nn.Module):
-    """One score a class, each from the classifier that its group has.
+    """One score a class: that of the classifier that has it, or the mean of several.
 
     Attributes:
         members: the classifiers.
-        columns: for each of them, the places of its classes; every class once.
+        columns: for each of them, the places of its classes; every class equally often.
         classes: number of scores.
+        voices: how many members score a class.
     """
 
     def __init__(self, members: Sequence[Classifier], columns: Sequence[Columns]) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
         self.columns = tuple(columns)
-        self.classes = sum(map(len, columns))
+        places = np.concatenate(columns)
+        self.classes = len(set(places.tolist()))
+        self.voices = len(places) // self.classes
         self.order: Tensor
-        self.register_buffer("order", torch.tensor(np.argsort(np.concatenate(columns))), persistent=False)
+        self.register_buffer("order", torch.tensor(np.argsort(places, kind="stable")), persistent=False)
 
     @property
     def backbone(self) -> Backbone:
@@ -48,7 +51,12 @@ class GroupedClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """float (n, channels, height, width) -> float32 (n, classes), logits."""
-        return torch.cat([member(images) for member in self.members], dim=1).index_select(1, self.order)
+        return self.joined([member(images) for member in self.members])
+
+    def joined(self, logits: Sequence[Tensor]) -> Tensor:
+        """The logits of all members, float32 (n, their classes) each, as one: float32 (n, classes)."""
+        in_order = torch.cat(list(logits), dim=1).index_select(1, self.order)
+        return in_order if self.voices == 1 else in_order.reshape(-1, self.classes, self.voices).mean(dim=2)
 
 
 def features_and_logits(classifier: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,7 +71,7 @@ def features_and_logits(classifier: nn.Module, images: Tensor) -> tuple[Tensor, 
     logits = [member.head(one).float() for member, one in zip(members, vectors, strict=True)]
     if not isinstance(classifier, GroupedClassifier):
         return vectors[0], logits[0]
-    return torch.cat(vectors, dim=1), torch.cat(logits, dim=1).index_select(1, classifier.order)
+    return torch.cat(vectors, dim=1), classifier.joined(logits)
 
 
 def group_columns(stated: int | Sequence[Sequence[str]] | None, classes: Sequence[str]) -> list[Columns]:

@@ -191,7 +191,8 @@ def _training(run: RunFiles, marks: Citations) -> list[str]:
     several = run.metrics.get("task") == "multilabel"
     loss = LOSSES[str(training.get("loss") or "entropy")] if several else "the cross-entropy"
     loss = loss.format(cite=marks.cite(str(training.get("loss"))) if several else "")
-    return [*sentences, _optimisation(training, optimizer, loss, marks), *_regularisation(training, marks, several=several)]
+    together = ["The models of all folds answer together, with the mean of their logits."] if training.get("final") == "folds" else []
+    return [*sentences, _optimisation(training, optimizer, loss, marks), *_regularisation(training, marks, several=several), *together]
 
 
 def _learners(training: Mapping[str, Any], views: str) -> str:

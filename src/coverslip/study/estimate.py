@@ -147,7 +147,7 @@ def run_seconds(config: RunConfig, table: Table, trial: _Trial) -> tuple[float, 
     """Seconds of a run's own fitting, and of the features that it may share."""
     training, folds = config.training, config.split.folds
     learned, judged = _counts(config, table)
-    fits = 1 + folds * config.split.repeats
+    fits = folds * config.split.repeats + (0 if training.together else 1)
     batch = min(training.batch_size, learned)
     steps = training.steps or training.epochs * (training.steps_per_epoch or max(1, round(learned / batch)))
     if training.regime == "probe":

@@ -65,3 +65,16 @@ def test_28_classes_in_equal_groups(count: int, size: int) -> None:
 def test_groups_that_do_not_hold_every_class_once(stated: int | list[list[str]], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         group_columns(stated, CLASSES)
+
+
+def test_several_members_of_the_same_classes_answer_with_their_mean() -> None:
+    first, second, third, fourth = member(2, 0), member(3, 1), member(2, 2), member(3, 3)
+    columns = [(4, 1), (0, 2, 3)] * 2
+    together = GroupedClassifier([first, second, third, fourth], columns).eval()
+    images = torch.randn(3, 2, 32, 32)
+    scores = together(images)
+    assert (together.classes, together.voices, scores.shape) == (5, 2, (3, 5))
+    torch.testing.assert_close(scores[:, [4, 1]], (first(images) + third(images)) / 2)
+    torch.testing.assert_close(scores[:, [0, 2, 3]], (second(images) + fourth(images)) / 2)
+    again = rebuild(describe(together), [one.state_dict() for one in members_of(together)]).eval()
+    torch.testing.assert_close(again(images), scores)
