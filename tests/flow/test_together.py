@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from coverslip.bundle import load_bundle
 from coverslip.explain import Explainer
@@ -56,6 +57,15 @@ def test_a_run_that_was_stopped_after_a_fold_goes_on_with_its_model(run: Path, c
     for name in ("model-1.safetensors", "model-2.safetensors"):
         assert (stopped / "bundle" / name).read_bytes() == (run / "bundle" / name).read_bytes()
     shutil.rmtree(stopped)
+
+
+def test_training_goes_on_from_the_model_of_the_first_fold(run: Path, cli: Cli, gels: Path, tmp_path: Path) -> None:
+    settings = (*TINY, "-s", "training.learning_rate=1e-12", "-s", f"model.weights={run / 'bundle'}")
+    assert cli("train", gels, "--recipe", "quick", *settings, "--out", tmp_path / "on").status == 0
+    first, on = (
+        load_file(folder / "bundle" / name) for folder, name in ((run, "model-1.safetensors"), (tmp_path / "on", "model.safetensors"))
+    )
+    torch.testing.assert_close(on["head.weight"], first["head.weight"], atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("wrong", [("split.folds=0", "training.regime=scratch"), ("split.folds=2", "training.regime=probe")])

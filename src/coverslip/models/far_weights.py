@@ -9,7 +9,7 @@ from coverslip.repositories import fetch_bundle, is_address
 from coverslip.runtime import cache_folder, hash_text, writing
 from coverslip.storage import URL, download, is_url, place, read, stat
 
-FILE, DESCRIPTION, TENSORS = ".safetensors", "model.json", "model.safetensors"
+FILE, DESCRIPTION, TENSORS, FIRST_TENSORS = ".safetensors", "model.json", "model.safetensors", "model-1.safetensors"
 
 
 def is_far(where: str) -> bool:
@@ -67,7 +67,7 @@ def _copy_of_bundle(url: URL) -> Path:
     folder = cache_folder() / "fetched" / hash_text(str(url), description.decode("utf-8", "replace"))[:32]
     if not folder.is_dir():
         with writing(folder) as temporary:
-            for name in (DESCRIPTION, TENSORS):
+            for name in (DESCRIPTION, FIRST_TENSORS if stat(url / FIRST_TENSORS) is not None else TENSORS):
                 if stat(url / name) is None:
                     raise WeightsError(f"model.weights = '{url}' is a bundle without {name}")
                 download(url / name, temporary / name)

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from coverslip.errors import BundleError, WeightsError, did_you_mean
 from coverslip.models import hub
-from coverslip.models.far_weights import fetch_weights_at, is_far
+from coverslip.models.far_weights import DESCRIPTION, FIRST_TENSORS, TENSORS, fetch_weights_at, is_far
 from coverslip.models.networks import InputFacts, State, check_architecture, input_facts, misfits, on_meta
 from coverslip.models.small import OWN_NETWORKS
 from coverslip.runtime import cache_folder, hash_file, writing
@@ -305,29 +305,37 @@ def _problem(path: Path) -> str:
 
 def _bundle_folder(path: Path) -> Path:
     folder = path / "bundle" if (path / "bundle").is_dir() else path
-    if (folder / "model.json").is_file() and (folder / "model-1.safetensors").is_file():
-        raise WeightsError(f"model.weights = {str(path)!r} holds a model for each of several class groups; name a bundle of a single model")
-    absent = [name for name in ("model.json", "model.safetensors") if not (folder / name).is_file()]
+    absent = [name for name in (DESCRIPTION, _tensors_of(folder).name) if not (folder / name).is_file()]
     if absent:
         raise WeightsError(f"model.weights = {str(path)!r} is a folder without {' and '.join(absent)}: neither a bundle nor a run. {_WAYS}")
     return folder
 
 
+def _tensors_of(folder: Path) -> Path:
+    """The weights of a bundle; those of the first model where several answer as one."""
+    first = folder / FIRST_TENSORS
+    return first if first.is_file() else folder / TENSORS
+
+
 def _read_spec(folder: Path) -> tuple[dict[str, Any], InputFacts, tuple[str, ...]]:
     """A bundle's backbone as `BackboneSpec.to_json` wrote it, its numbers, its class names."""
     try:
-        model = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-        backbone = dict(model["architecture"]["backbone"])
+        model = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        architecture, classes = model["architecture"], tuple(map(str, model.get("classes", ())))
+        members = architecture.get("groups", ())
+        if any(len(member["columns"]) != len(classes) for member in members):
+            raise WeightsError(f"model.weights: {folder} holds a model for each of several class groups; name a bundle of a single model")
+        backbone = dict((members[0] if members else architecture)["backbone"])
         size = (backbone["channels"], *backbone["size"])
         facts = _facts({**backbone, "input_size": size}, InputFacts((), (), (1, 1, 1)))
-        return backbone, facts, tuple(map(str, model.get("classes", ())))
+        return backbone, facts, classes
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{folder} cannot be read as a bundle: {type(error).__name__}: {error}") from error
 
 
 def _read_bundle(folder: Path, architecture: str) -> Weights:
     backbone, facts, classes = _read_spec(folder)
-    file = folder / "model.safetensors"
+    file = _tensors_of(folder)
     named = str(backbone["architecture"])
     if named != architecture:
         raise WeightsError(f"{folder} holds a {named}, but model.backbone = {architecture!r}; say the same, or name other weights")

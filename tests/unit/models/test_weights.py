@@ -313,7 +313,9 @@ def test_a_bundle_at_a_url_lends_its_backbone(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_bundle_of_class_groups_is_not_gone_on_from(tmp_path: Path) -> None:
-    for name in ("model.json", "model-1.safetensors", "model-2.safetensors"):
+    groups = [{"columns": [0, 1], "backbone": {}}, {"columns": [2], "backbone": {}}]
+    (tmp_path / "model.json").write_text(json.dumps({"classes": ["a", "b", "c"], "architecture": {"groups": groups}}))
+    for name in ("model-1.safetensors", "model-2.safetensors"):
         (tmp_path / name).write_bytes(b"{}")
     with pytest.raises(WeightsError, match="a model for each of several class groups"):
         find_weights("small_30k", str(tmp_path))
