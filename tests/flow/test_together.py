@@ -12,21 +12,24 @@ import torch
 from safetensors.torch import load_file
 
 from coverslip.bundle import load_bundle
+from coverslip.experiment import run as train
 from coverslip.explain import Explainer
 from coverslip.models.groups import GroupedClassifier, members_of
 from coverslip.predict import Model
+from coverslip.start import begin
 
 from .conftest import TINY, Cli, images_of
 
 TOGETHER = (*TINY, "-s", "split.folds=2", "-s", "split.test=0.2", "-s", "split.validation=0", "-s", "training.final=folds")
 
 
-@pytest.fixture
-def run(cli: Cli, gels: Path, tmp_path: Path) -> Path:
-    done = cli("train", gels, "--recipe", "quick", *TOGETHER, "--out", tmp_path / "run")
-    assert done.status == 0, done.err
-    assert "the models of 2 folds answer together" in done.err
-    return tmp_path / "run"
+@pytest.fixture(scope="module")
+def run(gels: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    settings = [text for text in TOGETHER if text != "-s"]
+    start = begin(str(gels), recipe="quick", settings=settings, out=tmp_path_factory.mktemp("together") / "run", resume=False)
+    made = train(start.config, start.folder, recipe=start.recipe)
+    assert "the models of 2 folds answer together, with the mean of their logits" in made.notes
+    return made.folder
 
 
 def test_the_model_is_the_mean_of_those_of_the_folds(run: Path, gels: Path) -> None:
