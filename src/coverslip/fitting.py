@@ -236,7 +236,7 @@ class Fits:
         return inside[~held], inside[held], np.flatnonzero(folds == number)
 
     def final(self) -> Fitted:
-        """The model that is kept: trained on the training part, or after folds on all rows that are not test."""
+        """The model that is kept: trained on the training part; after folds on all that are not test, or the folds' models together."""
         split = self.data.split
         if self.config.training.together:
             return self._together()
