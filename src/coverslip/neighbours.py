@@ -11,7 +11,9 @@ import io
 import json
 import zipfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from coverslip.errors import BundleError
-from coverslip.runtime import write_file, write_json
+from coverslip.runtime import one_blas_thread, write_file, write_json
 from coverslip.structures import BoolArray, FloatArray, IntArray
 
 NEAREST = 5
@@ -41,6 +43,8 @@ FEATURES, FACTS, THUMBNAILS = FILES = ("features.safetensors", "neighbours.json"
 """What is written of them."""
 LARGEST = 1 << 20
 """Bytes of a thumbnail that is read back, at most."""
+FEW = 256
+"""Images whose distances one thread works out, at most."""
 
 Vectors = npt.NDArray[np.float32]
 
@@ -99,7 +103,7 @@ class Neighbours:
             count: how many of each.
         """
         count = min(count, len(self.vectors))
-        squares = _squares(place(features, self.length), self.vectors)
+        squares = self._squares(place(features, self.length))
         some = np.argpartition(squares, count - 1, axis=1)[:, :count]
         order = np.take_along_axis(some, np.argsort(np.take_along_axis(squares, some, axis=1), axis=1, kind="stable"), axis=1)
         return np.sqrt(np.take_along_axis(squares, order, axis=1)), order.astype(np.int64)
@@ -114,11 +118,22 @@ class Neighbours:
         Args:
             ties: int64 (n,), images of one number are duplicates or of one group.
         """
-        squares = _squares(self.vectors, self.vectors)
+        squares = self._squares(self.vectors)
         squares[ties[:, None] == ties[None, :]] = np.inf
         close = np.sqrt(np.sort(squares, axis=1)[:, :NEAREST])
         known = np.isfinite(close)
         return np.asarray(np.where(known, close, 0).sum(axis=1) / known.sum(axis=1))[known.any(axis=1)]
+
+    def _squares(self, places: Vectors) -> FloatArray:
+        """Squared distances, float64 (m, n), of float32 (m, features + 1) from the training images."""
+        with one_blas_thread() if len(places) <= FEW else nullcontext():
+            products = (places @ self.vectors.T).astype(np.float64)
+        found: FloatArray = np.maximum(_square_lengths(places)[:, None] + self._square_lengths[None] - 2 * products, 0)
+        return found
+
+    @cached_property
+    def _square_lengths(self) -> Vectors:
+        return _square_lengths(self.vectors)
 
     @property
     def alarms(self) -> int:
@@ -244,8 +259,6 @@ def place(features: Vectors, length: float) -> Vectors:
     return np.concatenate([features / norms, logs], axis=1).astype(np.float32)
 
 
-def _squares(first: Vectors, second: Vectors) -> FloatArray:
-    """Squared distances, float64 (m, n), of float32 (m, features) and (n, features)."""
-    products = (first @ second.T).astype(np.float64)
-    found: FloatArray = np.maximum(np.square(first).sum(axis=1)[:, None] + np.square(second).sum(axis=1)[None] - 2 * products, 0)
-    return found
+def _square_lengths(places: Vectors) -> Vectors:
+    lengths: Vectors = np.square(places).sum(axis=1)
+    return lengths

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -24,6 +24,7 @@ from coverslip.data.decoding import ImageReadError, PixelArray
 from coverslip.data.inputs import list_samples
 from coverslip.data.sources import load_table
 from coverslip.data.streaming import Decoder
+from coverslip.data.threads import image_threads
 from coverslip.errors import BadImagesError, InputError, UnreachableError
 from coverslip.evaluation.frames import predictions_frame
 from coverslip.inference import Runtime, RuntimeName, Runtimes
@@ -200,7 +201,7 @@ class Model:
         def read(item: Sample) -> tuple[PixelArray, str] | str:
             return self._read(item, decode)
 
-        with ThreadPoolExecutor(AT_ONCE if far else cpu_count()) as pool:
+        with image_threads(AT_ONCE if far else cpu_count()) as pool:
             waiting: deque[Future[tuple[PixelArray, str] | str]] = deque()
             todo = iter(inputs)
             for item in islice(todo, 3 * SCORE_BATCH):

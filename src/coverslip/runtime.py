@@ -14,8 +14,10 @@ import shutil
 import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,12 +25,14 @@ from typing import Any
 import numpy as np
 import platformdirs
 import psutil
+from threadpoolctl import ThreadpoolController
 
 from coverslip.errors import MissingExtraError, ResourceError, UnreachableError
 
 NAMED_PACKAGES = ("coverslip", "torch", "torchvision", "timm", "lightning-fabric", "numpy", "scipy", "scikit-learn", "pandas", "pillow")
 HOLDER = re.compile(r"\..+-[a-z0-9_]{8}")
 """Name of a folder in which `writing` makes a file or folder."""
+_BLAS = threading.Lock()
 
 
 def write_file(path: Path, content: bytes | str) -> None:
@@ -169,6 +173,18 @@ def cpu_count() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Let BLAS work in the calling thread alone: its others stay awake for a while after each call, in the way of whatever comes next."""
+    with _BLAS, _thread_pools().limit(limits=1, user_api="blas"):
+        yield
+
+
+@cache
+def _thread_pools() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 @contextmanager

@@ -78,7 +78,11 @@ def images_of(folder: str, data_folder: Path) -> Path:
     return data_folder / folder.removesuffix("labels.csv").replace("train.csv", "images")
 
 
-@pytest.mark.parametrize("recipe", sorted(RECIPES))
+ONE_WORKER = pytest.mark.xdist_group("exported")
+"""Tests that share runs: in parallel, one worker takes them all, and trains each recipe once."""
+
+
+@pytest.mark.parametrize("recipe", [pytest.param(name, marks=[ONE_WORKER] if name in EXPORTED else []) for name in sorted(RECIPES)])
 def test_recipe_runs_to_a_report(recipe: str, trained: Trained, data_folder: Path, tmp_path: Path) -> None:
     result, folder = trained(recipe), RECIPES[recipe][0]
     part = result.metrics.get("test") or result.metrics["folds"]
@@ -116,6 +120,7 @@ def check_exports(result: RunResult, images: list[Path], place: Path) -> None:
         assert np.abs(found[scores] - expected[scores]).to_numpy().max() <= 1e-3
 
 
+@ONE_WORKER
 def test_the_bundles_are_served_together(trained: Trained, data_folder: Path) -> None:
     """What `predict` says, over HTTP, on real images; and where the model looked."""
     results = {recipe: trained(recipe) for recipe in EXPORTED}

@@ -10,7 +10,7 @@ from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 
 from coverslip.errors import BundleError
-from coverslip.neighbours import Neighbours, thumbnail
+from coverslip.neighbours import FEW, Neighbours, thumbnail
 
 
 def features(n: int, seed: int, size: int = 12) -> np.ndarray:  # type: ignore[type-arg]
@@ -37,6 +37,12 @@ def test_nearest_are_those_of_an_independent_search(some: Neighbours) -> None:
     np.testing.assert_array_equal(found, places)
     np.testing.assert_allclose(some.distances(new), expected.mean(axis=1), atol=1e-3)
     assert [near.label for near in some.about(new[0], 3)] == [some.labels[place] for place in places[0, :3]]
+
+
+def test_few_and_many_images_have_the_same_distances(some: Neighbours) -> None:
+    new = features(FEW + 1, 5)
+    one_by_one = np.concatenate([some.distances(new[row : row + 1]) for row in range(len(new))])
+    np.testing.assert_allclose(some.distances(new), one_by_one, rtol=1e-4)
 
 
 def test_as_many_are_called_unlike_by_chance_as_stated_and_strange_ones_are() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from coverslip.errors import MissingExtraError, ResourceError
 from coverslip.runtime import (
@@ -20,6 +21,7 @@ from coverslip.runtime import (
     hash_file,
     hash_text,
     machine_facts,
+    one_blas_thread,
     package_versions,
     peak_memory,
     require,
@@ -241,6 +243,16 @@ def test_the_state_of_a_checkout_is_read_from_its_files(tmp_path: Path) -> None:
     assert git_state(inner) == {"reference": "refs/heads/main", "commit": "abc123"}
     (tmp_path / ".git" / "HEAD").write_text("def456\n")
     assert (git_state(inner) or {})["commit"] == "def456"
+
+
+def test_blas_works_in_one_thread_inside_the_block_only() -> None:
+    def threads() -> set[int]:
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    with threadpool_limits(2, user_api="blas"):
+        with one_blas_thread():
+            assert threads() == {1}
+        assert threads() == {2}
 
 
 def test_environment_variables_hold_inside_the_block_only(monkeypatch: pytest.MonkeyPatch) -> None:

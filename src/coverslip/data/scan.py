@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -26,6 +26,7 @@ from coverslip.data.images import Fetched, has_colour, to_grey
 from coverslip.data.luma import Luma, luma_of
 from coverslip.data.reading import Facts, Reading, joint_hash
 from coverslip.data.shards import Shards
+from coverslip.data.threads import image_threads
 from coverslip.errors import BadImagesError, InputError, UnreachableError
 from coverslip.runtime import Progress, cpu_count, hash_file, hash_text, no_progress, writing
 from coverslip.storage import AT_ONCE, URL, stats
@@ -117,7 +118,7 @@ def scan_images(
         One row of facts a sample; an unreadable file is a row with its `error`, never an exception.
     """
 
-    pool = None if decoding is None else ThreadPoolExecutor(decoding)
+    pool = None if decoding is None else image_threads(decoding)
 
     def scan_row(row: int) -> _Row:
         keep = None if on_image is None else partial(on_image, row)
@@ -198,7 +199,7 @@ def in_order(function: Callable[[_Item], _Result], items: Sequence[_Item], worke
     """Results of a function on each item, in their order, from a pool of threads with a bounded number in flight."""
     workers = workers or cpu_count()
     waiting: deque[Future[_Result]] = deque()
-    pool = ThreadPoolExecutor(workers)
+    pool = image_threads(workers)
     try:
         for item in items:
             waiting.append(pool.submit(function, item))

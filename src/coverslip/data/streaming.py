@@ -17,6 +17,7 @@ from coverslip.data.decoding import ImageReadError, PixelArray
 from coverslip.data.images import Fetched
 from coverslip.data.pixels import Geometry
 from coverslip.data.reading import Facts, Reading
+from coverslip.data.threads import image_threads
 from coverslip.errors import BadImagesError
 from coverslip.runtime import cpu_count
 from coverslip.storage import AT_ONCE
@@ -43,7 +44,7 @@ class Decoder:
 
     def __init__(self, reading: Reading, geometry: Geometry, slots: int) -> None:
         self.reading, self.geometry = reading, geometry
-        self._pool = ThreadPoolExecutor(slots, thread_name_prefix="coverslip-decode")
+        self._pool = image_threads(slots)
         weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
 
     def __call__(self, files: Sequence[File]) -> PixelArray:

@@ -20,6 +20,7 @@ import numpy as np
 
 from coverslip.data.decoding import ImageReadError, PixelArray
 from coverslip.data.reading import FileContent
+from coverslip.data.threads import image_threads
 from coverslip.errors import MissingExtraError
 from coverslip.network import SCORE_BATCH
 from coverslip.serve.engine import Engine
@@ -101,7 +102,7 @@ class Worker:
     def __init__(self, capacity: int, threads: int, observe: Callable[[int, float], None] = lambda size, seconds: None) -> None:
         self.capacity = capacity
         self._observe = observe
-        self._decoders = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._decoders = image_threads(threads, "decode")
         self._scorer = ThreadPoolExecutor(1, thread_name_prefix="score")
         self._ready: deque[_Ready] = deque()
         self._lock = threading.Lock()
