@@ -12,12 +12,13 @@ Several rounds take the loaders in turn, and the median is written; nothing else
 
     python benchmarks/loading.py --data ../shared/data/charts --images 3600
     python benchmarks/loading.py --simulate 20000
+    python benchmarks/loading.py --small 20000
 
-The simulated images are 256x256 RGBA charts, given back at 128x128: whole charts (750x500, given back at 224x224, as the real ones are)
-would take twenty thousand times 5 ms in each epoch of each loader. Packages of peers that cannot be installed beside the others may lie
-in the folder COVERSLIP_BENCH_PEERS. Writes benchmarks/results/loading-<machine>.csv, leaving the rows of other sets of images as they
-are: images/s in the first epoch and after it, seconds to the first batch, seconds that all processes computed until the end of the first
-epoch, peak memory (MB, what processes share counted once).
+The simulated images are those of `coverslip simulate charts`, 750x500 as the real ones; the small ones are 256x256 RGBA charts of random
+walks, given back at 128x128, to see what is done for each image however small it is. Packages of peers that cannot be installed beside
+the others may lie in the folder COVERSLIP_BENCH_PEERS. Writes benchmarks/results/loading-<machine>.csv, leaving the rows of other sets
+of images as they are: images/s in the first epoch and after it, seconds to the first batch, seconds that all processes computed until
+the end of the first epoch, peak memory (MB, what processes share counted once).
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ BATCH, WORKERS = 32, 2
 SIZE = int(os.environ.get("COVERSLIP_BENCH_SIZE", "224"))
 """Height and width of what every loader gives; the processes that measure are told by the environment."""
 DRAWN, KEPT = 256, 128
-"""Sides of the simulated images: of the files, and of what is given back."""
+"""Sides of the small images: of the files, and of what is given back."""
 RESULTS = Path(__file__).parent / "results"
 SERVER = Path(__file__).parent.parent / "tests" / "object_server.py"
 Epochs = Iterator[Iterator[Any]]
@@ -252,6 +253,13 @@ def draw(data: Path, images: int, place: Path) -> Path:
     return place
 
 
+def simulate_charts(place: Path, images: int) -> Path:
+    """So many charts of our simulator."""
+    from coverslip.simulate import simulate
+
+    return simulate("charts", place, images=images)
+
+
 def draw_charts(place: Path, images: int) -> Path:
     """So many RGBA charts of random walks, a thin blue line on white, in three class folders."""
     import numpy as np
@@ -316,6 +324,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--images", type=int, default=1200)
     parser.add_argument("--simulate", type=int, default=0, help="simulated charts, so many")
+    parser.add_argument("--small", type=int, default=0, help="small simulated images, so many")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -336,7 +345,9 @@ def main() -> None:
     if arguments.data:
         sets["charts"] = (lambda place: draw(arguments.data, arguments.images, place), SIZE)
     if arguments.simulate:
-        sets["simulated"] = (lambda place: draw_charts(place, arguments.simulate), KEPT)
+        sets["simulated"] = (lambda place: simulate_charts(place, arguments.simulate), SIZE)
+    if arguments.small:
+        sets["small"] = (lambda place: draw_charts(place, arguments.small), KEPT)
     target = arguments.out / f"loading-{machine_name()}.csv"
     rows = []
     for what, (make, side) in sets.items():
