@@ -1,4 +1,4 @@
-"""Several processes, started by torchrun, train one model."""
+"""Several processes, started by torchrun on one machine or on two, train one model."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from coverslip.preparing import prepare
 from coverslip.report import write_report
 from coverslip.simulate import simulate
 from coverslip.start import begin
+from servers import free_port
 
 from .conftest import TINY, Cli
 
@@ -32,13 +34,26 @@ LOSSES = ["train_loss", "validation_loss"]
 SCRIPT = Path(__file__).with_name("eager_checkpoints.py")
 
 
-def torchrun(processes: int, *arguments: object, script: Path | None = None, seconds: float = 120.0) -> subprocess.Popen[str]:
+def torchrun(
+    where: Sequence[str], *arguments: object, script: Path | None = None, seconds: float = 120.0, cache: Path | None = None
+) -> subprocess.Popen[str]:
     """Start `coverslip` in several processes; a step may take so many seconds."""
-    begin = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     what = [str(script)] if script else ["-m", "coverslip"]
     environment = os.environ | {"COVERSLIP_RANK_TIMEOUT": str(seconds), "OMP_NUM_THREADS": "1"}
-    line = [sys.executable, *begin, *what, *map(str, arguments)]
+    if cache is not None:
+        environment["COVERSLIP_CACHE"] = str(cache)
+    line = [sys.executable, "-m", "torch.distributed.run", *where, *what, *map(str, arguments)]
     return subprocess.Popen(line, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def two_machines(place: Path, *arguments: object) -> tuple[str, str]:
+    """What two processes on one machine and one on another said; for torchrun they are two, and each has a cache of its own."""
+    meeting = ("--nnodes", "2", "--rdzv-id", "test", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{free_port()}")
+    machines = [torchrun([*meeting, "--nproc-per-node", count], *arguments, cache=place / f"cache of {count}") for count in ("2", "1")]
+    told = [finished(machine) for machine in machines]
+    assert [status for status, _, _ in told] == [0, 0], told
+    assert all(any((place / f"cache of {count}").rglob("pixels.npy")) for count in ("2", "1"))
+    return "".join(out for _, out, _ in told), "".join(err for _, _, err in told)
 
 
 def finished(process: subprocess.Popen[str]) -> tuple[int, str, str]:
@@ -52,14 +67,13 @@ def curve(run: Path) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def runs(gels: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, str, str]]:
-    """One run of this process and one of three others, with what these said."""
+    """One run of this process and one of three others on two machines, with what these said."""
     place = tmp_path_factory.mktemp("runs")
     keys = [text for text in SETTINGS if text != "-s"]
     start = begin(str(gels), recipe="quick", settings=keys, out=place / "one", resume=False)
     run(start.config, start.folder, recipe=start.recipe)
     write_report(start.folder)
-    status, out, err = finished(torchrun(3, "train", gels, "--recipe", "quick", *SETTINGS, "--out", place / "three"))
-    assert status == 0, err
+    out, err = two_machines(place, "train", gels, "--recipe", "quick", *SETTINGS, "--out", place / "three")
     return {"one": (place / "one", "", ""), "three": (place / "three", out, err)}
 
 
@@ -91,7 +105,9 @@ def test_only_the_first_process_writes(runs: dict[str, tuple[Path, str, str]]) -
 def test_a_killed_process_ends_the_job_and_another_number_goes_on(runs: dict[str, tuple[Path, str, str]], gels: Path, cli: Cli) -> None:
     killed = runs["one"][0].with_name("killed")
     checkpoint = killed / "checkpoints" / "final.safetensors"
-    process = torchrun(3, "train", gels, "--recipe", "quick", *SETTINGS, "--out", killed, script=SCRIPT, seconds=30)
+    process = torchrun(
+        ["--standalone", "--nproc-per-node", "3"], "train", gels, "--recipe", "quick", *SETTINGS, "--out", killed, script=SCRIPT, seconds=30
+    )
     deadline = time.monotonic() + PATIENCE
     while not checkpoint.is_file() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
 
 from coverslip.errors import ConfigError, CoverslipError, LostProcessError
@@ -153,7 +154,7 @@ class Ranks:
             return Fabric(accelerator=accelerator, devices=1, precision=precision)  # type: ignore[arg-type]
         strategy = DDPStrategy(gradient_as_bucket_view=True)
         fabric = Fabric(
-            accelerator=accelerator, devices=self.local_size, num_nodes=self.size // self.local_size, strategy=strategy,
+            accelerator=accelerator, devices=self.local_size, strategy=strategy, plugins=[Machines()],
             precision=precision,  # type: ignore[arg-type]
         )  # fmt: skip
         fabric.launch()
@@ -162,6 +163,13 @@ class Ranks:
     def joint_statistics(self) -> AbstractContextManager[object]:
         """Inside, batch norms in training take mean and deviation over the images of all processes."""
         return nullcontext() if self.line is None else JointBatchNorm(self.line.statistics)
+
+
+class Machines(TorchElasticEnvironment):
+    """The machines of torchrun, of which one may have more processes than another."""
+
+    def validate_settings(self, num_devices: int, num_nodes: int) -> None:
+        """Accept what torchrun has started; Fabric's own wants as many processes on every machine."""
 
 
 ALONE = Ranks()
