@@ -12,7 +12,7 @@ import pandas as pd
 
 from coverslip.data.duplicates import COMPARED_SIDE, Duplicates, Picture, near_duplicates
 from coverslip.data.reading import Reading
-from coverslip.data.scan import Scan, grey_levels, shrink
+from coverslip.data.scan import Scan, small_grey
 from coverslip.data.shortcuts import Shortcut, find_shortcuts
 from coverslip.structures import StrArray, Table, class_counts
 
@@ -156,7 +156,7 @@ def find_duplicates(table: Table, scan: Scan, reading: Reading) -> Duplicates:
     samples = table.samples
 
     def read(row: int) -> Picture:
-        return shrink(grey_levels(reading.read(samples[row])[0]), COMPARED_SIDE, COMPARED_SIDE)
+        return small_grey(reading.read(samples[row])[0], COMPARED_SIDE)
 
     return near_duplicates(scan.hashes, scan.thumbnails, sha256=scan.facts["sha256"].tolist(), read=read)
 

@@ -279,12 +279,23 @@ def _shades(pixels: PixelArray, luma: Luma | None) -> _Shades:
         return _Shades(float(levels.mean(dtype=np.float64)), float(levels.std()), float(levels.min()), float(levels.max()), small)
     picture = Image.fromarray(pixels[..., 0]).convert("F") if luma is None else luma.picture
     levels = pixels[..., 0].astype(np.float32) if luma is None else luma.values
-    cells = np.asarray(picture.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX))
-    mean = np.einsum("ij->", levels, dtype=np.float64) / levels.size
-    centred = (levels - np.float32(mean)).ravel()
-    deviation = np.sqrt(centred @ centred / centred.size)
-    mean, deviation, low, high = np.array([mean, deviation, levels.min(), levels.max()]) / 255
-    return _Shades(float(mean), float(deviation), float(low), float(high), cells * np.float32(1 / 255))
+    low, high = levels.min(), levels.max()
+    mean = np.einsum("ij->i", levels).sum(dtype=np.float64) / levels.size  # a row in float32, which is fast, the rows in float64
+    square = np.einsum("ij,ij->i", levels, levels).sum(dtype=np.float64) / levels.size
+    deviation = np.sqrt(max(0.0, square - mean**2)) if high > low else 0.0
+    mean, deviation, low, high = np.array([mean, deviation, low, high]) / 255
+    return _Shades(float(mean), float(deviation), float(low), float(high), _cells(picture, THUMBNAIL_SIDE))
+
+
+def small_grey(pixels: PixelArray, side: int) -> npt.NDArray[np.float32]:
+    """Grey levels on [0, 1] as means over the cells of a grid, float32 (side, side), of an image (h, w, c)."""
+    luma = luma_of(pixels)
+    return shrink(grey_levels(pixels), side, side) if luma is None else _cells(luma.picture, side)
+
+
+def _cells(picture: Image.Image, side: int) -> npt.NDArray[np.float32]:
+    """Means over cells of a picture of mode `F` on [0, 255], brought to [0, 1]."""
+    return np.asarray(picture.resize((side, side), Image.Resampling.BOX)) * np.float32(1 / 255)
 
 
 def grey_levels(pixels: PixelArray) -> npt.NDArray[np.float32]:

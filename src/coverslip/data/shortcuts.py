@@ -120,8 +120,8 @@ def _measure(name: str, part: pd.DataFrame, labels: IntArray, classes: tuple[str
 
 def _values_in_words(part: pd.DataFrame, labels: IntArray, classes: tuple[str, ...]) -> str:
     """`gel: RGB 25, RGBA 21; not_gel: L 46`, or nothing when there are too many values to name."""
-    values: npt.NDArray[np.str_] = part.astype(str).agg("x".join, axis=1).to_numpy(dtype=np.str_)
-    if len(np.unique(values)) > _FEW_VALUES or len(classes) > _FEW_VALUES:
+    if len(part.drop_duplicates()) > _FEW_VALUES or len(classes) > _FEW_VALUES:
         return ""
+    values: npt.NDArray[np.str_] = part.astype(str).agg("x".join, axis=1).to_numpy(dtype=np.str_)
     counts = [(classes[index], Counter(values[labels == index].tolist())) for index in np.unique(labels)]
     return "; ".join(f"{name}: " + ", ".join(f"{value} {n}" for value, n in count.most_common()) for name, count in counts)
