@@ -136,6 +136,9 @@ def make_folder(path: Path) -> None:
     with explained(path):
         try:
             path.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            file = next(one for one in (path, *path.parents) if one.exists())
+            raise ResourceError(f"cannot write into {path}: {file} is a file, where a folder is needed; choose another place") from error
         except FileNotFoundError as error:  # a drive that is not there, a place where nothing can be made
             raise ResourceError(
                 f"the folder {path} cannot be made: {error.strerror}; choose another place (--out, COVERSLIP_CACHE)"

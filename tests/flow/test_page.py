@@ -25,7 +25,7 @@ from servers import Server
 from .conftest import SMALL, TINY, Cli, images_of
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Dialog, Page
+    from playwright.sync_api import Browser, Dialog, Page, Route
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +105,22 @@ def test_many_images_get_pictures_labels_and_bars(page: Page, server: Server, ge
     assert page.locator(".card .look img").evaluate_all("all => all.filter((one) => one.naturalWidth > 0).length") == 12
     assert "not an image" in page.locator(".card").nth(12).locator(".error").text_content()
     assert page.locator("#summary").text_content().endswith("; 1 not read")
+
+
+def test_files_that_come_before_the_model_wait_for_it(browser: Browser, server: Server, gels: Path) -> None:
+    with opened(browser, server, "light") as page:
+        held: list[Route] = []
+        page.route("**/model?*", lambda route: held.append(route))  # noqa: PLW0108 - a builtin takes no marks
+        page.reload()
+        page.wait_for_function("() => document.querySelector('#status').textContent === 'ready'")
+        page.set_input_files("#files", images_of(gels)[:2])
+        page.locator(".notice", has_text="2 files wait until the model is open").wait_for()
+        page.wait_for_timeout(200)
+        for one in held:
+            one.continue_()
+        page.locator(".card .label").nth(1).wait_for()
+        assert page.locator(".card").count() == 2
+        assert page.locator(".notice").count() == 0
 
 
 def test_files_that_are_dropped(page: Page, gels: Path) -> None:

@@ -55,7 +55,7 @@ def test_a_channel_that_is_missing_is_named(server: Server, cells: Path) -> None
     first = next(path for path in images_of(cells) if path.name.endswith("_red.png"))
     answer = server.send("/predict?model=cells", [first])
     assert answer.status_code == 422
-    assert "no file for the channel green and blue and yellow" in answer.json()["detail"]
+    assert "no file for the channels green, blue, yellow" in answer.json()["detail"]
 
 
 def test_an_image_that_cannot_be_read_stops_no_other(server: Server, gels: Path) -> None:

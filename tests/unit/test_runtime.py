@@ -139,7 +139,7 @@ def test_errors_of_the_disk_say_what_to_do(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_file_where_a_folder_is_needed(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("I am a file")
-    with pytest.raises(ResourceError, match=r"cannot write .*runs"):
+    with pytest.raises(ResourceError, match=r"cannot write .*runs is a file, where a folder is needed"):
         write_file(tmp_path / "runs" / "x.json", "content")
     assert (tmp_path / "runs").read_text() == "I am a file"
 

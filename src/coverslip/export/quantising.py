@@ -67,9 +67,12 @@ class Cost:
         loss = self.numbers[name]["loss"]
         words = name.replace("_", " ")
         small, full = (self.numbers[name][kind]["value"] for kind in ("int8", "float32"))
+        kind, value, low, high = "loss", loss["value"], loss["low"], loss["high"]
+        if value < 0:
+            kind, value, low, high = "gain", -value, -high, -low
         return (
-            f"8 bits: {words} {small:.4f} in place of {full:.4f} on {self.images} images, a loss of {loss['value']:.4f} "
-            f"({loss['low']:.4f} to {loss['high']:.4f}); {self.decisions_differ} images decided otherwise"
+            f"8 bits: {words} {small:.4f} in place of {full:.4f} on {self.images} images, a {kind} of {value:.4f} "
+            f"({low:.4f} to {high:.4f}); {self.decisions_differ} images decided otherwise"
         )
 
 

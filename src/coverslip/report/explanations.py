@@ -105,8 +105,8 @@ def _still(hiding: Mapping[str, Any]) -> bool:
 
 
 def _matters(hiding: Mapping[str, Any]) -> bool:
-    hidden, elsewhere = finite(hiding.get("hidden")), finite(hiding.get("elsewhere"))
-    return hidden is not None and elsewhere is not None and hidden < elsewhere
+    score, hidden, elsewhere = (finite(hiding.get(name)) for name in ("score", "hidden", "elsewhere"))
+    return score is not None and hidden is not None and elsewhere is not None and hidden < min(score, elsewhere)
 
 
 def of_run(run: RunFiles, album: Album) -> list[tuple[str, list[Explained]]]:
@@ -166,7 +166,7 @@ def _hiding(entry: Mapping[str, Any], label: str) -> str:
     plain = "" if whole is None or abs(whole - score) < ANOTHER else ", looked at once, without mirrored or turned copies,"
     if _still(hiding):
         verdict = " So much of the image hardly changes the score, wherever it lies: the score rests on more than this region."
-    elif hidden >= elsewhere:
+    elif hidden >= min(score, elsewhere):
         verdict = " The highlighted region is not what the score rests on."
     else:
         verdict = "" if lower >= 0.5 else " Most of the random places lower it more: do not rely on this picture."

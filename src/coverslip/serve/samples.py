@@ -58,7 +58,8 @@ def _complete(name: str, found: dict[int, FileContent], channels: Sequence[Chann
         return Named(name, tuple(found[place] for place in range(len(channels))))
     whole = ", ".join(channel.source for channel in channels)
     sent = ", ".join(found[place].name for place in sorted(found))
-    return Named(name, problem=f"there is no file for the channel {' and '.join(missing)} ({sent} came); a sample has {whole}")
+    lacking = f"the channel{'s' if len(missing) > 1 else ''} {', '.join(missing)}"
+    return Named(name, problem=f"there is no file for {lacking} ({sent} came); a sample has {whole}")
 
 
 def _channel_of(file: str, channels: Sequence[Channel], pattern: Pattern | None) -> tuple[str, int] | None:

@@ -52,6 +52,14 @@ def test_a_region_that_does_not_matter_is_said_to_be_none(pictures: Path) -> Non
     assert "believe neither" not in text
 
 
+def test_hiding_that_raises_the_score_speaks_for_no_region(pictures: Path) -> None:
+    raised = {"share": 0.1, "score": 0.975, "hidden": 0.980, "elsewhere": 0.987, "lower_than": 1.0}
+    text = " ".join(explained({**ENTRY, "hiding": raised}, Album(pictures)).lines)
+    assert "The highlighted region is not what the score rests on." in text
+    (pictures.parent / "manifest.json").write_text(json.dumps({"explanations": [{**ENTRY, "hiding": raised}]}))
+    assert "In 0 of 1, hiding the highlighted region lowers" in write_overview(pictures.parent).read_text(encoding="utf-8")
+
+
 def test_hiding_that_changes_nothing_and_comparisons_that_disagree_are_said(pictures: Path) -> None:
     still = {"share": 0.1, "score": 0.99996, "hidden": 0.99996, "elsewhere": 0.99997, "lower_than": 0.75}
     text = " ".join(explained({**ENTRY, "hiding": still}, Album(pictures)).lines)

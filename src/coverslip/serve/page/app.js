@@ -19,6 +19,7 @@ const page = {
   thresholds: null,
   limit: PAGE,
   shown: [],
+  early: [], // files that came before the model was there
   unsaved: false, // whether something was corrected or checked since the table was downloaded
   labelsOf: (record) => record.corrected ?? record.decided,
   correct(record, labels) {
@@ -46,7 +47,11 @@ const same = (a, b) => a.length === b.length && a.every((name) => b.includes(nam
 // What comes in ------------------------------------------------------------------------------------------------------
 
 async function add(found) {
-  if (!page.model) return;
+  if (!page.model) { // it is being opened, or described
+    page.early.push(...found);
+    notice(`${found.length} ${found.length === 1 ? "file waits" : "files wait"} until the model is open.`, "note");
+    return;
+  }
   const { kept, left } = withoutOthers(found);
   const known = new Set(page.records.flatMap((record) => record.files.map(key)));
   const fresh = kept.filter((file) => !known.has(key(file)));
@@ -236,6 +241,8 @@ async function chooseModel(name) {
   at("threshold-class").replaceChildren();
   showThreshold();
   for (const id of ["choose-files", "choose-folder"]) at(id).disabled = false;
+  if (page.early.length) at("notices").replaceChildren();
+  files.push(...page.early.splice(0));
   if (files.length) await add(files);
   else refresh();
 }
