@@ -53,11 +53,15 @@ def coverslip(
 def main() -> None:
     """Run a command. Exit status: 0 done, 1 the work failed, 2 the command or the input is wrong, 130 interrupted."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from coverslip.errors import CoverslipError
+    from coverslip.errors import CoverslipError, ResourceError
 
     try:
         app()
     except CoverslipError as error:
         sys.exit(complain(error))
+    except OSError as error:
+        if error.filename is None:
+            raise
+        sys.exit(complain(ResourceError(f"the system refuses {error.filename}: {error.strerror}")))
     except KeyboardInterrupt:  # before a command began
         sys.exit(130)
