@@ -8,7 +8,8 @@ The clock starts with the process, before anything is imported, and the first ep
 loader does before the first batch counts. Ours does there what `coverslip train` does with the images: a glance at some of them, then
 each is hashed, decoded, measured for the audit and kept; the audit with its search for near duplicates; the split. The peers do
 none of that. Each measurement is a process of its own with an empty cache; files were read just before by what made the copies.
-Several rounds take the loaders in turn, and the median is written; nothing else should run meanwhile.
+Several rounds take the loaders in turn, every second one backwards, so that a machine that gets slower meets all of them; the median is
+written; nothing else should run meanwhile.
 
     python benchmarks/loading.py --data ../shared/data/charts --images 3600
     python benchmarks/loading.py --simulate 20000
@@ -305,8 +306,8 @@ def measure_all(what: str, images: Path, place: Path, epochs: int, rounds: int, 
     }
     rows = []
     try:
-        for _ in range(rounds):
-            for name, (_, source) in LOADERS.items():
+        for turn in range(rounds):
+            for name, (_, source) in list(LOADERS.items())[:: -1 if turn % 2 else 1]:
                 failed = source == "litdata" and made.returncode
                 error = {"error": made.stderr.strip().splitlines()[-1]} if failed else None
                 found = error or measured(name, where[source], epochs, environment | keys)
