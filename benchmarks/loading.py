@@ -47,6 +47,8 @@ SIZE = int(os.environ.get("COVERSLIP_BENCH_SIZE", "224"))
 """Height and width of what every loader gives; the processes that measure are told by the environment."""
 DRAWN, KEPT = 256, 128
 """Sides of the small images: of the files, and of what is given back."""
+WATCHED_EVERY = 2.0
+"""Seconds between looks at the memory. Counting shared pages takes the kernel tens of milliseconds where a process maps gigabytes."""
 RESULTS = Path(__file__).parent / "results"
 SERVER = Path(__file__).parent.parent / "tests" / "object_server.py"
 Epochs = Iterator[Iterator[Any]]
@@ -233,7 +235,7 @@ def measured(name: str, data: str, epochs: int, environment: dict[str, str]) -> 
                 except psutil.Error:
                     continue
                 peak = max(peak, total)
-                time.sleep(0.25)
+                time.sleep(WATCHED_EVERY)
 
         watcher = threading.Thread(target=watch)
         watcher.start()

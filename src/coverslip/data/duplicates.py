@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import fft, ndimage
 
+from coverslip.data.threads import image_threads
+from coverslip.runtime import cpu_count
 from coverslip.structures import IntArray
 
 Picture = npt.NDArray[np.float32]
@@ -65,7 +67,8 @@ def near_duplicates(
         thumbnails: uint8 (n, side, side), grey.
         sha256: n hashes of the bytes; the empty string where a file could not be read.
         max_distance: largest number of different bits of a proposed pair.
-        read: gives float32 (128, 128) grey levels of a row, called for promising pairs only; the thumbnails when not given.
+        read: gives float32 (128, 128) grey levels of a row, called for promising pairs only, by several threads; the thumbnails when
+            not given.
     """
     exact = _equal_files(sha256)
     repeated = {other for _, other in exact}
@@ -73,13 +76,20 @@ def near_duplicates(
     compared = np.array([bool(digest) and row not in repeated for row, digest in enumerate(sha256)], dtype=bool)
     rows = np.flatnonzero(compared & (hashes != 0) & (spread >= _FAINTEST)).astype(np.int64)
     detail = lru_cache(maxsize=1024)(lambda row: _prepared(thumbnails[row].astype(np.float32) if read is None else read(row)))
-    candidates, confirmed = 0, []
-    for first, second in close_pairs(hashes[rows], max_distance):
-        candidates += len(first)
-        for a, b in _screened(thumbnails, rows[first], rows[second]):
-            whole = _confirmed(detail(a), detail(b))
-            if whole is not None:
-                confirmed.append((min(a, b), max(a, b), whole))
+    candidates, promising, confirmed = 0, list[tuple[int, int]](), list[tuple[int, int, float]]()
+    with image_threads(cpu_count(), "coverslip-pairs") as pool:
+
+        def confirm(pairs: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, float]]:
+            found = pool.map(lambda pair: _confirmed(detail(pair[0]), detail(pair[1])), pairs)
+            return ((min(pair), max(pair), whole) for pair, whole in zip(pairs, found, strict=True) if whole is not None)
+
+        for first, second in close_pairs(hashes[rows], max_distance):
+            candidates += len(first)
+            promising += _screened(thumbnails, rows[first], rows[second])
+            if len(promising) >= _CHUNK:
+                confirmed += confirm(promising)
+                promising.clear()
+        confirmed += confirm(promising)
     return Duplicates(exact, candidates, sorted(confirmed))
 
 
