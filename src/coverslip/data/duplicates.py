@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,8 @@ _SCREENED = 0.9
 _FAINTEST = 2
 _MOST_SHIFT = 6
 _CHUNK = 16_384
+_SMALL = 32
+_PORTION = 32
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ def near_duplicates(
     with image_threads(cpu_count(), "coverslip-pairs") as pool:
 
         def confirm(pairs: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, float]]:
-            found = pool.map(lambda pair: _confirmed(detail(pair[0]), detail(pair[1])), pairs)
+            portions = [pairs[start : start + _PORTION] for start in range(0, len(pairs), _PORTION)]
+            found = chain.from_iterable(pool.map(lambda some: [_confirmed(detail(a), detail(b)) for a, b in some], portions))
             return ((min(pair), max(pair), whole) for pair, whole in zip(pairs, found, strict=True) if whole is not None)
 
         for first, second in close_pairs(hashes[rows], max_distance):
@@ -111,9 +114,32 @@ def close_pairs(hashes: npt.NDArray[np.uint64], max_distance: int) -> Iterator[t
         keys = hashes & mask
         order = np.argsort(keys, kind="stable").astype(np.int64)
         starts = np.flatnonzero(np.r_[True, np.diff(keys[order]) != 0, True]) if len(order) else np.zeros(1, np.int64)
-        for start, stop in pairwise(starts):
-            if stop - start > 1:
-                yield from _close_in_bucket(hashes, order[start:stop], masks[:number], max_distance)
+        sizes = np.diff(starts)
+        for start, size in zip(starts[:-1][sizes > _SMALL], sizes[sizes > _SMALL], strict=True):
+            yield from _close_in_bucket(hashes, order[start : start + size], masks[:number], max_distance)
+        yield from _close_in_small_buckets(hashes, order[np.repeat(sizes <= _SMALL, sizes)], masks[: number + 1], max_distance)
+
+
+def _close_in_small_buckets(
+    hashes: npt.NDArray[np.uint64], rows: IntArray, bands: list[np.uint64], max_distance: int
+) -> Iterator[tuple[IntArray, IntArray]]:
+    """Pairs of all buckets of the last band that no earlier band has already given; the rows of a bucket lie side by side.
+
+    All rows are held against those one place further, then two, and so on: a bucket by itself is too few for numpy.
+    """
+    *earlier, band = bands
+    for apart in range(1, _SMALL):
+        differing = hashes[rows[:-apart]] ^ hashes[rows[apart:]]
+        first = np.flatnonzero((differing & band) == 0)
+        if not len(first):
+            return
+        differing = differing[first]
+        close = _bit_count(differing) <= max_distance
+        for mask in earlier:
+            close &= (differing & mask) != 0
+        first = first[close]
+        for i in range(0, len(first), _CHUNK):
+            yield rows[first[i : i + _CHUNK]], rows[first[i : i + _CHUNK] + apart]
 
 
 def _close_in_bucket(

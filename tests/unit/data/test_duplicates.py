@@ -99,6 +99,19 @@ def test_close_pairs_are_those_of_the_plain_search():
         assert plain
 
 
+def test_buckets_of_every_size_are_searched():
+    """Bands of 13 bits: half of the rows share their first band with few others, half with many."""
+    hashes = random.integers(0, 2**63, 600).astype(np.uint64)
+    few, many = random.integers(0, 60, 300), random.integers(60, 65, 300)
+    hashes = (hashes & ~np.uint64((1 << 13) - 1)) | np.concatenate([few, many]).astype(np.uint64)
+    hashes[1::3] = hashes[::3] ^ np.uint64(1 << 40)
+    numbers = [int(one) for one in hashes]
+    plain = [(i, j) for i in range(600) for j in range(i + 1, 600) if (numbers[i] ^ numbers[j]).bit_count() <= 4]
+    found = [(int(i), int(j)) for first, second in close_pairs(hashes, 4) for i, j in zip(first, second, strict=True)]
+    assert sorted(found) == plain
+    assert len(plain) >= 200
+
+
 def test_close_pairs_of_one_bucket_are_chunked():
     hashes = np.full(900, 7, np.uint64)
     chunks = [len(first) for first, _ in close_pairs(hashes, 4)]
