@@ -213,6 +213,14 @@ def test_a_batch_that_does_not_fit_into_memory_is_met_at_once_and_leaves_the_fol
     assert train(cli, small, tmp_path / "run", "-s", "training.batch_size=4").status == 0
 
 
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a file system in which nothing can be made")
+def test_a_place_that_the_system_refuses(cli: Cli) -> None:
+    done = cli("simulate", "gels", "/proc/gels", "--images", 4)
+    assert done.status == 1
+    assert "error: the system refuses /proc/" in done.err
+    assert "Traceback" not in done.err
+
+
 def test_two_runs_in_one_folder(cli: Cli, small: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     with FileLock(tmp_path / "run" / ".lock"):
