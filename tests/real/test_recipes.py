@@ -23,11 +23,10 @@ from coverslip.training.recipes import recipe_names
 from servers import coverslip_server
 
 SHORT = ("training.minutes=0.5", "intervals.resamples=200")
-FEW_VIEWS = (*SHORT, "training.views=2")
 CELLS = (*SHORT, "model.backbone=mobilenetv2_100", "pixels.height=128", "pixels.width=128")
 RECIPES = {
-    "blood": ("blood/labels.csv", (*FEW_VIEWS, "split.folds=2", "pixels.height=192", "pixels.width=256")),
-    "charts": ("charts", (*FEW_VIEWS, "pixels.height=112", "pixels.width=160")),
+    "blood": ("blood/labels.csv", (*SHORT, "split.folds=2", "pixels.height=192", "pixels.width=256")),
+    "charts": ("charts", (*SHORT, "pixels.height=112", "pixels.width=160")),
     "charts-alexnet": ("charts", (*SHORT, "training.steps=2")),
     "gel-probe": ("gel", SHORT),
     "hpa-10-transfer": ("cells/train.csv", CELLS),
