@@ -242,7 +242,7 @@ def peak_memory() -> int:
 
 
 def require(package: str, extra: str) -> ModuleType:
-    """Import an optional package.
+    """Import an optional package, or a module of it.
 
     Raises:
         MissingExtraError: with the line that installs it.
@@ -250,7 +250,8 @@ def require(package: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        raise MissingExtraError(f'this needs the package {package}; install it with  pip install "coverslip[{extra}]"') from error
+        needed = package.partition(".")[0]
+        raise MissingExtraError(f'this needs the package {needed}; install it with  pip install "coverslip[{extra}]"') from error
 
 
 SECONDS_TO_ANSWER = 5.0
