@@ -17,8 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import fft, ndimage
 
-from coverslip.data.threads import image_threads
-from coverslip.runtime import cpu_count
+from coverslip.data.scan import in_order
 from coverslip.structures import IntArray
 
 Picture = npt.NDArray[np.float32]
@@ -35,8 +34,11 @@ _SCREENED = 0.9
 _FAINTEST = 2
 _MOST_SHIFT = 6
 _CHUNK = 16_384
+"""Pairs that are held at a time."""
 _SMALL = 32
+"""Rows up to which the buckets of a band are searched together."""
 _PORTION = 32
+"""Pairs that a thread confirms at a time."""
 
 
 @dataclass(frozen=True)
@@ -79,20 +81,19 @@ def near_duplicates(
     rows = np.flatnonzero(compared & (hashes != 0) & (spread >= _FAINTEST)).astype(np.int64)
     detail = lru_cache(maxsize=1024)(lambda row: _prepared(thumbnails[row].astype(np.float32) if read is None else read(row)))
     candidates, promising, confirmed = 0, list[tuple[int, int]](), list[tuple[int, int, float]]()
-    with image_threads(cpu_count(), "coverslip-pairs") as pool:
 
-        def confirm(pairs: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, float]]:
-            portions = [pairs[start : start + _PORTION] for start in range(0, len(pairs), _PORTION)]
-            found = chain.from_iterable(pool.map(lambda some: [_confirmed(detail(a), detail(b)) for a, b in some], portions))
-            return ((min(pair), max(pair), whole) for pair, whole in zip(pairs, found, strict=True) if whole is not None)
+    def confirm(pairs: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int, float]]:
+        portions = [pairs[start : start + _PORTION] for start in range(0, len(pairs), _PORTION)]
+        found = chain.from_iterable(in_order(lambda some: [_confirmed(detail(a), detail(b)) for a, b in some], portions))
+        return ((min(pair), max(pair), whole) for pair, whole in zip(pairs, found, strict=True) if whole is not None)
 
-        for first, second in close_pairs(hashes[rows], max_distance):
-            candidates += len(first)
-            promising += _screened(thumbnails, rows[first], rows[second])
-            if len(promising) >= _CHUNK:
-                confirmed += confirm(promising)
-                promising.clear()
-        confirmed += confirm(promising)
+    for first, second in close_pairs(hashes[rows], max_distance):
+        candidates += len(first)
+        promising += _screened(thumbnails, rows[first], rows[second])
+        if len(promising) >= _CHUNK:
+            confirmed += confirm(promising)
+            promising.clear()
+    confirmed += confirm(promising)
     return Duplicates(exact, candidates, sorted(confirmed))
 
 
