@@ -15,7 +15,8 @@ from coverslip.experiment import run
 from coverslip.predict import Model
 from coverslip.start import begin
 
-from .conftest import TINY, images_of
+from .conftest import TINY, Cli, images_of
+from .test_compare import GRID
 from .test_ranks import curve, finished, torchrun
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
@@ -60,6 +61,16 @@ def test_the_upper_half_of_a_network_learns_from_maps_that_the_gpu_made(trained:
     assert 0 < summary["trainable_weights"] < summary["weights"]
 
 
+def test_runs_on_cpu_and_gpu_share_a_frozen_backbone(cli: Cli, gels: Path, tmp_path: Path) -> None:
+    grid = tmp_path / "tiny.toml"
+    grid.write_text(GRID)
+    done = cli("compare", gels, "--grid", grid, "--out", tmp_path / "study")
+    assert done.status == 0, done.err
+    table = pd.read_csv(tmp_path / "study" / "results.csv")
+    assert table["hardware_type"].nunique() == 2
+    assert table["error"].isna().all(), table["error"].tolist()
+
+
 @pytest.fixture
 def weights_of_nothing(tmp_path: Path) -> Path:
     """Weights as a file: those of a network that has learned nothing."""
@@ -72,6 +83,7 @@ def weights_of_nothing(tmp_path: Path) -> Path:
 
 def test_torchrun_trains_over_nccl(gels: Path, tmp_path: Path) -> None:
     settings = [part for text in (*SETTINGS, "training.device=gpu") for part in ("-s", text)]
-    status, _, said = finished(torchrun(1, "train", gels, "--recipe", "quick", *settings, "--out", tmp_path / "run"))
+    where = ["--standalone", "--nproc-per-node", "1"]
+    status, _, said = finished(torchrun(where, "train", gels, "--recipe", "quick", *settings, "--out", tmp_path / "run"))
     assert status == 0, said
     assert (tmp_path / "run" / "bundle" / "model.safetensors").is_file()

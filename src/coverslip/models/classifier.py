@@ -110,14 +110,19 @@ class FrozenBackbones:
     def classifier(
         self, config: ModelConfig, *, channels: int, classes: int, size: Size, seed: int, names: Sequence[str] = ()
     ) -> Classifier:
-        """What `build_classifier` gives, with a backbone that may be that of an earlier call: it must not be changed."""
+        """What `build_classifier` gives, with a backbone that may be that of an earlier call: it must not be changed.
+
+        The head is where the backbone is by now, which may be a GPU.
+        """
         asked = config.model_copy(update={"head": "single", "class_groups": None})
         key = f"{asked.model_dump_json()} {channels} {size} {seed}"
         if key not in self._built:
             while len(self._built) >= self.kept:
                 self._built.pop(next(iter(self._built)))
             self._built[key] = _build_backbone(config, channels, size, seed)
-        return _with_head(self._built[key], config, channels, classes, names)
+        built = self._built[key]
+        classifier = _with_head(built, config, channels, classes, names)
+        return classifier.to(next(built.backbone.parameters()).device)
 
 
 def _first_layer_note(config: ModelConfig, weights: Weights | None, channels: int) -> tuple[str, ...]:
