@@ -28,6 +28,7 @@ from coverslip.data.cache import cached
 from coverslip.data.decoding import ImageReadError, PixelArray
 from coverslip.data.pixels import Geometry, Normalisation
 from coverslip.data.reading import Facts, Reading
+from coverslip.data.streaming import SampleReader
 from coverslip.errors import BundleError, MissingInputError
 from coverslip.evaluation.decision import Decision
 from coverslip.evaluation.uncertainty import uncertain_texts
@@ -87,8 +88,7 @@ class Bundle:
 
     def read_with_facts(self, files: Sequence[File]) -> tuple[PixelArray, Facts]:
         """As `read`, with what the files say of themselves."""
-        image, facts = self.reading.read(files)
-        return self.network.geometry.apply(image), facts
+        return SampleReader(self.reading, self.network.geometry)(files)
 
     def scores(self, batches: Iterable[PixelArray]) -> FloatArray:
         """Calibrated probabilities, float64 (n, classes), of stored pixels."""

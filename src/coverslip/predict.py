@@ -1,16 +1,13 @@
 """Use a bundle: score files, folders, tables and arrays, and judge it on a labelled set.
 
-Files are read and resized by a pool of threads while the network works on the batch before; memory holds a few batches,
-however many files there are.
+Files are read and resized while the network works on the batch before; memory holds a few batches, however many files there are.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,9 +19,10 @@ from coverslip.bundle import Bundle, find_bundle, load_bundle, self_test
 from coverslip.config import DataConfig, load_config
 from coverslip.data.decoding import ImageReadError, PixelArray
 from coverslip.data.inputs import list_samples
+from coverslip.data.pools import Crew, in_order
+from coverslip.data.reading import Facts
 from coverslip.data.sources import load_table
-from coverslip.data.streaming import Decoder
-from coverslip.data.threads import image_threads
+from coverslip.data.streaming import Decoder, SampleReader
 from coverslip.errors import BadImagesError, InputError, UnreachableError
 from coverslip.evaluation.frames import predictions_frame
 from coverslip.inference import Runtime, RuntimeName, Runtimes
@@ -37,6 +35,26 @@ from coverslip.structures import File, FloatArray, Predictions, Table, Task
 ImageInput = str | Path | npt.NDArray[Any]
 Sample = tuple[File, ...] | npt.NDArray[Any]
 """The files of a sample, or its pixels."""
+
+
+AHEAD = 3 * SCORE_BATCH
+"""Images that are read ahead of the network, at most."""
+_Read = tuple[PixelArray, str] | str
+
+
+def _read(reader: SampleReader, read: Callable[[tuple[File, ...]], tuple[PixelArray, Facts]], item: Sample) -> _Read:
+    """Stored pixels and SHA-256 of a sample, or the reason why there are none; an array has no hash."""
+    try:
+        if isinstance(item, np.ndarray):
+            return reader.geometry.apply(reader.reading.of_array(item)), ""
+        pixels, facts = read(item)
+        return pixels, facts.sha256
+    except ImageReadError as error:
+        return str(error)
+    except UnreachableError:
+        raise
+    except OSError as error:
+        return error.strerror or type(error).__name__
 
 
 @dataclass
@@ -192,37 +210,13 @@ class Model:
         progress("predicting", len(inputs), len(inputs), {})
         return Scored(scores, problems, None if self.bundle.neighbours is None else distances, tuple(digests))
 
-    def _pixels(self, inputs: Sequence[Sample]) -> Iterator[tuple[PixelArray, str] | str]:
+    def _pixels(self, inputs: Sequence[Sample]) -> Iterator[_Read]:
         """Stored pixels and SHA-256 of each input in order, or the reason why there are none; at most a few batches ahead."""
-        first = inputs[0] if len(inputs) else ()
-        far = isinstance(first, tuple) and any(not isinstance(file, Path) for file in first)
-        decode = Decoder(self.bundle.reading, self.bundle.network.geometry, cpu_count()) if far else None
-
-        def read(item: Sample) -> tuple[PixelArray, str] | str:
-            return self._read(item, decode)
-
-        with image_threads(AT_ONCE if far else cpu_count()) as pool:
-            waiting: deque[Future[tuple[PixelArray, str] | str]] = deque()
-            todo = iter(inputs)
-            for item in islice(todo, 3 * SCORE_BATCH):
-                waiting.append(pool.submit(read, item))
-            while waiting:
-                yield waiting.popleft().result()
-                for item in islice(todo, 1):
-                    waiting.append(pool.submit(read, item))
-
-    def _read(self, item: Sample, decode: Decoder | None = None) -> tuple[PixelArray, str] | str:
-        try:
-            if isinstance(item, np.ndarray):
-                return self.read(item), ""
-            pixels, facts = (self.bundle if decode is None else decode).read_with_facts(item)
-            return pixels, facts.sha256
-        except ImageReadError as error:
-            return str(error)
-        except UnreachableError:
-            raise
-        except OSError as error:
-            return error.strerror or type(error).__name__
+        first, reader = inputs[0] if len(inputs) else (), SampleReader(self.bundle.reading, self.bundle.network.geometry)
+        if isinstance(first, np.ndarray) or all(isinstance(file, Path) for file in first):
+            return Crew(partial(_read, reader, reader), len(inputs)).in_order(inputs, AHEAD)
+        decode = Decoder(reader.reading, reader.geometry, cpu_count())
+        return in_order(partial(_read, reader, decode.read_with_facts), inputs, AT_ONCE, AHEAD)
 
     def _frame(self, names: Sequence[str], scored: Scored) -> pd.DataFrame:
         readable = np.nan_to_num(scored.scores, nan=0.0)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import fft, ndimage
 
-from coverslip.data.scan import in_order
+from coverslip.data.pools import in_order
 from coverslip.structures import IntArray
 
 Picture = npt.NDArray[np.float32]

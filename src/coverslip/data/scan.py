@@ -7,14 +7,11 @@ difference hash (each bit: is this cell of an 8 x 9 grid brighter than its left 
 from __future__ import annotations
 
 import hashlib
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +21,9 @@ from PIL import Image
 from coverslip.data.decoding import ImageReadError, PixelArray
 from coverslip.data.images import Fetched, has_colour, to_grey
 from coverslip.data.luma import Luma, luma_of
+from coverslip.data.pools import IN_FLIGHT, Crew, in_order
 from coverslip.data.reading import Facts, Reading, joint_hash
 from coverslip.data.shards import Shards
-from coverslip.data.threads import image_threads
 from coverslip.errors import BadImagesError, InputError, UnreachableError
 from coverslip.runtime import Progress, cpu_count, hash_file, hash_text, no_progress, writing
 from coverslip.storage import AT_ONCE, URL, stats
@@ -39,10 +36,7 @@ MARGIN = 1 / 256
 """How much brighter than its neighbour, as a share of the range, a cell must be to set its bit."""
 
 PORTION = 16
-"""Most images that a thread looks at before it hands over what it found."""
-_IN_FLIGHT = 4
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
+"""Most images that a worker looks at before it hands over what it found."""
 
 
 @dataclass(frozen=True)
@@ -108,34 +102,27 @@ def scan_images(
     Args:
         table: n samples.
         reading: how the files of a sample become one image.
-        on_image: called from worker threads with the row, the decoded (h, w, c) pixels of each readable image, and their luma where
-            they are 8-bit RGB; an `ImageReadError` that it raises makes the image an unreadable one.
+        on_image: called with the row, the decoded (h, w, c) pixels of each readable image, and their luma where they are 8-bit RGB, from
+            threads, and from other processes where there are many images: what it does must be picklable, and leave its traces in
+            files; an `ImageReadError` that it raises makes the image an unreadable one.
         progress: told after each file.
-        workers: threads; as many as there are cores when not given.
-        decoding: how many of them may decode at a time, where files are fetched from afar first; all when not given.
+        workers: threads or processes; as many as there are cores when not given.
+        decoding: how many images may be decoded at a time, where files are fetched from afar first; as many as cores when not given.
 
     Returns:
         One row of facts a sample; an unreadable file is a row with its `error`, never an exception.
     """
 
-    pool = None if decoding is None else image_threads(decoding)
-
-    def scan_row(row: int) -> _Row:
-        keep = None if on_image is None else partial(on_image, row)
-        if pool is None:
-            return _scan_sample(samples[row], reading, keep)
-        try:
-            fetched = tuple(Fetched(file, reading.max_pixels) for file in samples[row])
-        except ImageReadError as error:
-            return _Row(_RowFacts(error=str(error)), _NO_THUMBNAIL)
-        return pool.submit(_scan_sample, fetched, reading, keep).result()
-
-    def scan_rows(some: range) -> list[_Row]:
-        return [scan_row(row) for row in some]
-
-    samples, rows = table.samples, []
-    with pool or nullcontext():
-        for some in in_order(scan_rows, _portions(len(table), workers), workers):
+    samples, portions, rows = table.samples, _portions(len(table), workers), list[_Row]()
+    look = _Look(reading, on_image)
+    if decoding is None and isinstance(table.root, Path):
+        crew = Crew(look, len(portions), workers)
+        found = crew.in_order(_Portion(some.start, [samples[row] for row in some]) for some in portions)
+    else:
+        crew = Crew(look, len(table), decoding)
+        found = in_order(lambda some: [_fetched(row, samples[row], reading, crew) for row in some], portions, workers)
+    with crew:
+        for some in found:
             for row in some:
                 rows.append(row)
                 progress("reading images", len(rows), len(table), {})
@@ -190,25 +177,9 @@ def workers_for(table: Table) -> int | None:
 
 
 def _portions(count: int, workers: int | None) -> list[range]:
-    """Rows that a thread takes at a time: few enough for all threads to have some, so many that handing over costs little."""
-    size = max(1, min(PORTION, count // (_IN_FLIGHT * (workers or cpu_count()))))
+    """Rows that a worker takes at a time: few enough for all to have some, so many that handing over costs little."""
+    size = max(1, min(PORTION, count // (IN_FLIGHT * (workers or cpu_count()))))
     return [range(start, min(start + size, count)) for start in range(0, count, size)]
-
-
-def in_order(function: Callable[[_Item], _Result], items: Sequence[_Item], workers: int | None = None) -> Iterator[_Result]:
-    """Results of a function on each item, in their order, from a pool of threads with a bounded number in flight."""
-    workers = workers or cpu_count()
-    waiting: deque[Future[_Result]] = deque()
-    pool = image_threads(workers)
-    try:
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) >= _IN_FLIGHT * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 @dataclass(frozen=True)
@@ -234,10 +205,42 @@ class _Row:
     hash: int = 0
 
 
+@dataclass(frozen=True)
+class _Portion:
+    """Some samples, and the table row of the first; the others are those after it."""
+
+    first: int
+    samples: Sequence[Sequence[File]]
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What is to be done with a portion, here or in another process."""
+
+    reading: Reading
+    on_image: Callable[[int, PixelArray, Luma | None], None] | None
+
+    def __call__(self, portion: _Portion) -> list[_Row]:
+        return [self._scan(row, files) for row, files in enumerate(portion.samples, portion.first)]
+
+    def _scan(self, row: int, files: Sequence[File]) -> _Row:
+        keep = None if self.on_image is None else partial(self.on_image, row)
+        return _scan_sample(files, self.reading, keep)
+
+
+def _fetched(row: int, files: Sequence[File], reading: Reading, crew: Crew[_Portion, list[_Row]]) -> _Row:
+    """Fetch a sample, and have it looked at."""
+    try:
+        fetched = [Fetched(file, reading.max_pixels) for file in files]
+    except ImageReadError as error:
+        return _Row(_RowFacts(error=str(error)), _NO_THUMBNAIL)
+    return crew.submit(_Portion(row, [fetched])).result()[0]
+
+
 _NO_THUMBNAIL = np.zeros((THUMBNAIL_SIDE, THUMBNAIL_SIDE), dtype=np.uint8)
 
 
-def _scan_sample(files: tuple[File, ...], reading: Reading, on_image: Callable[[PixelArray, Luma | None], None] | None) -> _Row:
+def _scan_sample(files: Sequence[File], reading: Reading, on_image: Callable[[PixelArray, Luma | None], None] | None) -> _Row:
     try:
         pixels, facts = reading.read(files)
         luma = luma_of(pixels)

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from coverslip.data.scan import in_order
+from coverslip.data.pools import in_order
 from coverslip.data.shards import FORMAT, INDEX, KIND, PLAN, ROWS, Piece, open_shards
 from coverslip.errors import InputError, ResourceError, ShardError
 from coverslip.runtime import Progress, cpu_count, hash_file, hash_text, no_progress

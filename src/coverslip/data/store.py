@@ -6,11 +6,11 @@ The same pass measures the files (`Scan`), so that an image is decoded once for 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,8 +20,9 @@ from coverslip.data.decoding import ImageReadError, PixelArray
 from coverslip.data.images import Fetched
 from coverslip.data.luma import Luma, whole_of
 from coverslip.data.pixels import WHOLE, Geometry
+from coverslip.data.pools import in_order
 from coverslip.data.reading import Reading
-from coverslip.data.scan import Scan, content_keys, in_order, scan_images, workers_for
+from coverslip.data.scan import Scan, content_keys, scan_images, workers_for
 from coverslip.data.shards import Shards
 from coverslip.data.streaming import Arrange, Decoder, StreamedArray, decoding_slots, expect, windowed
 from coverslip.runtime import Progress, cpu_count, hash_text, no_progress
@@ -156,15 +157,9 @@ def load_pixels(
     shape = (count, *geometry.shape)
 
     def build(folder: Path) -> None:
-        with row_writer(folder / "pixels.npy", geometry.dtype, shape) as rows:
-
-            def keep(row: int, image: PixelArray, luma: Luma | None) -> None:
-                pixels = geometry.apply(image, luma)
-                if row < count:
-                    rows.write(row, pixels)
-
-            slots = decoding_slots(memory.limit, largest, len(geometry.channels)) if far else None
-            scan = scan_images(table, reading, on_image=keep, progress=progress, workers=workers_for(table), decoding=slots)
+        keep = _Keep(empty_rows(folder / "pixels.npy", geometry.dtype, shape), geometry, count)
+        slots = decoding_slots(memory.limit, largest, len(geometry.channels)) if far else None
+        scan = scan_images(table, reading, on_image=keep, progress=progress, workers=workers_for(table), decoding=slots)
         scan.save(folder / "scan.npz")
 
     size = count * row_bytes + (len(table) * SCAN_BYTES if streams else 0)
@@ -199,11 +194,13 @@ def _streamed(
 
 @dataclass(frozen=True)
 class RowWriter:
-    """Rows of a .npy file, written in any order by several threads; see `row_writer`."""
+    """Rows of a .npy file, written in any order by several threads and processes; see `empty_rows`.
 
-    stream: BinaryIO
+    Not a memory map: on a full disk a write is an error, but a map ends the process without a word.
+    """
+
+    path: Path
     start: int
-    lock: threading.Lock
 
     def write(self, row: int, pixels: PixelArray) -> None:
         """Put the pixels of one row into their place.
@@ -211,23 +208,33 @@ class RowWriter:
         Raises:
             OSError: the disk is full, or cannot be written.
         """
-        with self.lock:
-            self.stream.seek(self.start + row * pixels.nbytes)
-            self.stream.write(np.ascontiguousarray(pixels).data)
+        with self.path.open("r+b") as stream:
+            stream.seek(self.start + row * pixels.nbytes)
+            stream.write(np.ascontiguousarray(pixels).data)
 
 
-@contextmanager
-def row_writer(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Iterator[RowWriter]:
-    """A .npy file of zeros whose rows are filled in one by one.
-
-    Not a memory map: on a full disk a write is an error, but a map ends the process without a word.
-    """
+def empty_rows(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> RowWriter:
+    """A .npy file of zeros whose rows are filled in one by one."""
     with path.open("wb") as stream:
         header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(stream, header)
         start = stream.tell()
         stream.truncate(start + int(np.prod(shape)) * dtype.itemsize)
-        yield RowWriter(stream, start, threading.Lock())
+    return RowWriter(path, start)
+
+
+@dataclass(frozen=True)
+class _Keep:
+    """Resizes an image, and keeps it when it is one of the first `count`."""
+
+    rows: RowWriter
+    geometry: Geometry
+    count: int
+
+    def __call__(self, row: int, image: PixelArray, luma: Luma | None) -> None:
+        pixels = self.geometry.apply(image, luma)
+        if row < self.count:
+            self.rows.write(row, pixels)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from coverslip.data.cache import Hold
 from coverslip.data.decoding import ImageReadError, PixelArray
 from coverslip.data.images import Fetched
 from coverslip.data.pixels import Geometry
+from coverslip.data.pools import image_threads
 from coverslip.data.reading import Facts, Reading
-from coverslip.data.threads import image_threads
 from coverslip.errors import BadImagesError
 from coverslip.runtime import cpu_count
 from coverslip.storage import AT_ONCE
@@ -33,6 +34,28 @@ Arrange = Callable[[np.random.Generator, IntArray, IntArray], IntArray]
 """Table rows in random order, and their places in the array → the same rows in an order that the source can be read in."""
 
 
+@dataclass(frozen=True)
+class SampleReader:
+    """From the files of a sample to its stored pixels, in any thread or process.
+
+    Attributes:
+        reading: how the files become one image.
+        geometry: what is stored of it.
+    """
+
+    reading: Reading
+    geometry: Geometry
+
+    def __call__(self, files: Sequence[File]) -> tuple[PixelArray, Facts]:
+        """The stored pixels (h, w, c), and what the files say of themselves.
+
+        Raises:
+            ImageReadError: a file cannot be used.
+        """
+        image, facts = self.reading.read(files)
+        return self.geometry.apply(image), facts
+
+
 class Decoder:
     """From the files of a sample to its stored pixels, for many threads: all may fetch; decoding is left to few, whose memory is bounded.
 
@@ -43,7 +66,7 @@ class Decoder:
     """
 
     def __init__(self, reading: Reading, geometry: Geometry, slots: int) -> None:
-        self.reading, self.geometry = reading, geometry
+        self.reading, self.geometry, self._read = reading, geometry, SampleReader(reading, geometry)
         self._pool = image_threads(slots)
         weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
 
@@ -59,11 +82,7 @@ class Decoder:
     def read_with_facts(self, files: Sequence[File]) -> tuple[PixelArray, Facts]:
         """The stored pixels of one sample, with what its files say of themselves."""
         fetched = [Fetched(file, self.reading.max_pixels) for file in files]
-        return self._pool.submit(self._decode, fetched).result()
-
-    def _decode(self, files: Sequence[File]) -> tuple[PixelArray, Facts]:
-        image, facts = self.reading.read(files)
-        return self.geometry.apply(image), facts
+        return self._pool.submit(self._read, fetched).result()
 
 
 def decoding_slots(memory: int, largest: int, channels: int) -> int:

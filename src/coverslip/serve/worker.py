@@ -19,8 +19,8 @@ from typing import TypeVar
 import numpy as np
 
 from coverslip.data.decoding import ImageReadError, PixelArray
+from coverslip.data.pools import image_threads
 from coverslip.data.reading import FileContent
-from coverslip.data.threads import image_threads
 from coverslip.errors import MissingExtraError
 from coverslip.network import SCORE_BATCH
 from coverslip.serve.engine import Engine

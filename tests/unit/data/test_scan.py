@@ -14,8 +14,9 @@ from PIL import Image
 
 from coverslip.data.decoding import ImageReadError
 from coverslip.data.luma import Luma
+from coverslip.data.pools import in_order
 from coverslip.data.reading import Reading
-from coverslip.data.scan import Scan, difference_hash, hash_files, in_order, scan_images, usable_rows
+from coverslip.data.scan import Scan, difference_hash, hash_files, scan_images, usable_rows
 from coverslip.errors import BadImagesError, InputError
 from coverslip.structures import Channel, Table, Task
 

@@ -13,7 +13,7 @@ from PIL import Image
 from coverslip.data.decoding import ImageReadError, PixelArray
 from coverslip.data.pixels import GREY, WHOLE, Geometry
 from coverslip.data.reading import Facts, Reading
-from coverslip.data.store import PEEK, FilePixels, Pixels, RowWriter, glance, load_pixels, row_writer, some_images
+from coverslip.data.store import PEEK, FilePixels, Pixels, RowWriter, empty_rows, glance, load_pixels, some_images
 from coverslip.errors import ResourceError
 from coverslip.structures import Channel, Table, Task
 
@@ -107,9 +107,9 @@ def test_every_format_is_stored_without_a_warning(tmp_path: Path, suffix: str) -
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
 def test_rows_are_written_in_any_order_and_the_others_are_zero(tmp_path: Path, dtype: type) -> None:
     rows = np.random.default_rng(0).integers(0, 200, (4, 3, 5, 2)).astype(dtype)
-    with row_writer(tmp_path / "a.npy", np.dtype(dtype), (5, 3, 5, 2)) as writer:
-        for row in (3, 0, 2):
-            writer.write(row, rows[row].transpose(1, 0, 2).copy().transpose(1, 0, 2))
+    writer = empty_rows(tmp_path / "a.npy", np.dtype(dtype), (5, 3, 5, 2))
+    for row in (3, 0, 2):
+        writer.write(row, rows[row].transpose(1, 0, 2).copy().transpose(1, 0, 2))
     found = np.load(tmp_path / "a.npy", mmap_mode="r", allow_pickle=False)
     assert found.dtype == dtype
     assert np.array_equal(found[[0, 2, 3]], rows[[0, 2, 3]])

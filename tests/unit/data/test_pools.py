@@ -1,0 +1,189 @@
+"""Who works on images: threads that compute alone, and processes where there is much to do, with the same results."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+import torch
+from PIL import Image
+
+from coverslip.config import DataConfig, SplitConfig
+from coverslip.data import pools
+from coverslip.data.pixels import GREY, Geometry
+from coverslip.data.pools import Crew, image_threads
+from coverslip.data.reading import Reading
+from coverslip.data.scan import Scan
+from coverslip.data.sources import load_table
+from coverslip.data.store import load_pixels
+
+HERE = os.getpid()
+ITEMS = 400
+
+
+def threads_of_torch(pool: ThreadPoolExecutor) -> set[int]:
+    """How many threads torch takes in each of two threads of a pool."""
+    both = threading.Barrier(2, timeout=60)
+
+    def ask() -> int:
+        both.wait()
+        return torch.get_num_threads()
+
+    with pool:
+        return {future.result() for future in [pool.submit(ask), pool.submit(ask)]}
+
+
+def test_each_thread_computes_alone_and_others_as_before() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert threads_of_torch(image_threads(2)) == {1}
+        assert torch.get_num_threads() == 2
+        assert threads_of_torch(ThreadPoolExecutor(2)) == {2}
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_thread_says_what_it_is_for() -> None:
+    with image_threads(1, "decode") as pool:
+        assert pool.submit(lambda: threading.current_thread().name).result().startswith("decode")
+
+
+def test_an_audit_needs_no_torch() -> None:
+    asked = "import sys, coverslip.data.audit, coverslip.data.split; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", asked], check=True, timeout=120)
+
+
+# Processes ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes are started for anything, and waited for."""
+    monkeypatch.setattr(pools, "START_SECONDS", -1e9)
+    monkeypatch.setattr(pools, "TRIED", 1)
+    monkeypatch.setattr(pools._Processes, "ready", property(lambda processes: not any(one.result() for one in processes._starting)))
+
+
+def who(number: int) -> tuple[int, int]:
+    """The number, and which process was asked."""
+    return number, os.getpid()
+
+
+def who_ends_at_300(here: int, number: int) -> tuple[int, int]:
+    """As `who`; but a process that is asked for 300 ends, unless it is this one."""
+    if number == 300 and os.getpid() != here:
+        os._exit(1)
+    return who(number)
+
+
+def one_item(number: int) -> int:
+    """An error at 200."""
+    if number == 200:
+        raise ValueError(f"no {number}")
+    return number
+
+
+@pytest.mark.usefixtures("eager")
+def test_processes_take_over_and_results_keep_their_order() -> None:
+    with Crew(who, ITEMS, 2) as crew:
+        found = list(crew.in_order(range(ITEMS)))
+    assert [number for number, _ in found] == list(range(ITEMS))
+    asked = [process for _, process in found]
+    assert asked[0] == HERE
+    assert HERE not in asked[50:]
+
+
+@pytest.mark.usefixtures("eager")
+def test_a_process_that_ends_costs_its_items_time_only(caplog: pytest.LogCaptureFixture) -> None:
+    with Crew(partial(who_ends_at_300, HERE), ITEMS, 2) as crew:
+        found = list(crew.in_order(range(ITEMS)))
+    assert [number for number, _ in found] == list(range(ITEMS))
+    assert HERE not in {process for _, process in found[250:280]}
+    assert {process for _, process in [found[300], *found[350:]]} == {HERE}
+    assert caplog.messages == ["a process that read images was ended; threads read on"]
+
+
+@pytest.mark.usefixtures("eager")
+def test_an_error_of_a_process_is_raised_here() -> None:
+    with Crew(one_item, ITEMS, 2) as crew, pytest.raises(ValueError, match="no 200"):
+        list(crew.in_order(range(ITEMS)))
+
+
+SCRIPT = """
+import os, time
+from coverslip.data import pools
+processes = pools._Processes(os.path.exists, 2)
+print(*{processes.executor.submit(os.getpid).result() for _ in range(20)}, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a system without SIGKILL")
+def test_processes_end_with_the_one_that_started_them_however_it_ends() -> None:
+    with subprocess.Popen([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as main:
+        assert main.stdout is not None
+        started = [psutil.Process(int(number)) for number in main.stdout.readline().split()]
+        assert started
+        main.kill()
+        assert main.stdout.read() == ""  # all that could write to it have ended, though nobody has asked yet how it ended itself
+        assert not psutil.wait_procs(started, timeout=60)[1]
+
+
+@pytest.mark.parametrize(("left", "cores", "free", "count"), [
+    (10.0, 2, 1e12, None), (60.0, 2, 1e12, 2), (5.0, 16, 1e12, 16), (1.0, 16, 1e12, None), (60.0, 16, 2e9, 4), (60.0, 16, 5e8, None),
+    (60.0, 1, 1e12, None),
+])  # fmt: skip
+def test_processes_are_started_where_they_gain_more_than_it_costs(
+    monkeypatch: pytest.MonkeyPatch, left: float, cores: int, free: float, count: int | None
+) -> None:
+    monkeypatch.setattr(pools, "cpu_count", lambda: cores)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": int(free)}))
+    monkeypatch.setattr(pools._Processes, "__init__", lambda self, function, count: setattr(self, "count", count))
+    started = pools._Processes.worth(who, left, 64)
+    assert (None if started is None else started.count) == count
+
+
+def test_a_system_that_starts_no_processes_has_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no semaphores here")
+
+    monkeypatch.setattr("loky.get_reusable_executor", refuse)
+    assert pools._Processes.worth(who, 1e6, 64) is None
+
+
+def load(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[np.ndarray, Scan]:
+    monkeypatch.setenv("COVERSLIP_CACHE", str(cache))
+    pixels, scan = load_pixels(
+        load_table(DataConfig(path=str(folder)), SplitConfig()), Reading(), Geometry(16, 16, "squash", GREY, 8), 10**9
+    )
+    return np.array(pixels.array), scan
+
+
+def test_images_read_by_processes_are_those_read_by_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    random = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (tmp_path / "d" / name).mkdir(parents=True)
+        for number in range(30):
+            Image.fromarray(random.integers(0, 255, (40, 50, 3), dtype=np.uint8)).save(tmp_path / "d" / name / f"{number}.png")
+    (tmp_path / "d" / "a" / "7.png").write_bytes(b"no image")
+    monkeypatch.setattr("coverslip.data.scan.PORTION", 1)
+    threads, scan = load(tmp_path / "d", tmp_path / "one", monkeypatch)
+    request.getfixturevalue("eager")
+    processes, other = load(tmp_path / "d", tmp_path / "other", monkeypatch)
+    assert np.array_equal(threads, processes)
+    assert np.array_equal(scan.thumbnails, other.thumbnails)
+    assert np.array_equal(scan.hashes, other.hashes)
+    pd.testing.assert_frame_equal(scan.facts, other.facts)
+    assert scan.facts["error"].astype(bool).sum() == 1
