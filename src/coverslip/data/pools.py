@@ -3,7 +3,7 @@
 A thread computes alone. Torch would split each small step of every one of them among all cores, where the threads wait for each other:
 resizing a 256x256 image took three times as long.
 
-Python runs one thread at a time, except inside of the libraries that decode and resize: however many there are, threads keep less than two
+Python runs one thread at a time, except inside of the libraries that decode and resize: however many there are, threads keep one or two
 cores busy with reading images. Processes keep all cores busy, but take some seconds to start.
 """
 
@@ -31,8 +31,6 @@ IN_FLIGHT = 4
 """Items that are under way at a time, for each worker."""
 TRIED = 8
 """Items for each thread, after which the time that the others will take is estimated."""
-THREADS_USE = 1.65
-"""Cores that threads keep busy with reading images, as measured on two cores."""
 START_SECONDS = 3.0
 """What it takes to start a process in which torch can be used, as measured."""
 PROCESS_BYTES = 500_000_000
@@ -129,7 +127,7 @@ class Crew(Generic[_Item, _Result]):
         self._threads = image_threads(self.workers)
         self._processes: _Processes | None = None
         self._one_by_one = threading.Lock()
-        self._began = time.perf_counter()
+        self._began, self._began_to_compute = time.perf_counter(), time.process_time()
 
     def __enter__(self) -> Self:
         return self
@@ -142,8 +140,10 @@ class Crew(Generic[_Item, _Result]):
         with self._one_by_one:
             self._left -= 1
             if self._trying and self._done >= TRIED * self.workers:
-                seconds = self._left * (time.perf_counter() - self._began) / self._done
-                self._processes, self._trying = _Processes.worth(self._function, seconds, self.workers), False
+                seconds = max(time.perf_counter() - self._began, 1e-9)
+                busy = (time.process_time() - self._began_to_compute) / seconds
+                self._processes = _Processes.worth(self._function, seconds * self._left / self._done, busy, self.workers)
+                self._trying = False
             if self._processes and self._processes.ready:
                 with suppress(BrokenExecutor):
                     return Work(item, self._processes.executor.submit(self._function, item), self._again)
@@ -217,16 +217,17 @@ class _Processes:
         return not self._starting
 
     @staticmethod
-    def worth(function: Callable[[Any], Any], left: float, most: int) -> _Processes | None:
+    def worth(function: Callable[[Any], Any], left: float, busy: float, most: int) -> _Processes | None:
         """As many as there are cores and memory for; None where threads will be done as soon, or where no process can be started.
 
         Args:
             function: what they will be asked for.
             left: seconds that threads would take.
-            most: how many, at most.
+            busy: cores that they keep busy.
+            most: processes, at most.
         """
         count = min(most, cpu_count(), psutil.virtual_memory().available // PROCESS_BYTES)
-        gained = left * (1 - THREADS_USE / max(count, 1))
+        gained = left * (1 - busy / max(count, 1))
         if gained < START_SECONDS or multiprocessing.current_process().daemon:
             return None
         with suppress(OSError):  # no semaphores, or too many files or processes: a system may refuse any of them

@@ -139,17 +139,17 @@ def test_processes_end_with_the_one_that_started_them_however_it_ends() -> None:
         assert not psutil.wait_procs(started, timeout=60)[1]
 
 
-@pytest.mark.parametrize(("left", "cores", "free", "count"), [
-    (10.0, 2, 1e12, None), (60.0, 2, 1e12, 2), (5.0, 16, 1e12, 16), (1.0, 16, 1e12, None), (60.0, 16, 2e9, 4), (60.0, 16, 5e8, None),
-    (60.0, 1, 1e12, None),
+@pytest.mark.parametrize(("left", "busy", "cores", "free", "count"), [
+    (10.0, 1.7, 2, 1e12, None), (60.0, 1.7, 2, 1e12, 2), (10.0, 1.0, 2, 1e12, 2), (60.0, 2.1, 2, 1e12, None), (5.0, 1.7, 16, 1e12, 16),
+    (1.0, 1.7, 16, 1e12, None), (60.0, 1.7, 16, 2e9, 4), (60.0, 1.7, 16, 5e8, None), (60.0, 1.0, 1, 1e12, None),
 ])  # fmt: skip
 def test_processes_are_started_where_they_gain_more_than_it_costs(
-    monkeypatch: pytest.MonkeyPatch, left: float, cores: int, free: float, count: int | None
+    monkeypatch: pytest.MonkeyPatch, left: float, busy: float, cores: int, free: float, count: int | None
 ) -> None:
     monkeypatch.setattr(pools, "cpu_count", lambda: cores)
     monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": int(free)}))
     monkeypatch.setattr(pools._Processes, "__init__", lambda self, function, count: setattr(self, "count", count))
-    started = pools._Processes.worth(who, left, 64)
+    started = pools._Processes.worth(who, left, busy, 64)
     assert (None if started is None else started.count) == count
 
 
@@ -158,7 +158,7 @@ def test_a_system_that_starts_no_processes_has_threads(monkeypatch: pytest.Monke
         raise OSError("no semaphores here")
 
     monkeypatch.setattr("loky.get_reusable_executor", refuse)
-    assert pools._Processes.worth(who, 1e6, 64) is None
+    assert pools._Processes.worth(who, 1e6, 1.0, 64) is None
 
 
 def load(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[np.ndarray, Scan]:
