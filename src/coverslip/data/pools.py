@@ -31,6 +31,8 @@ IN_FLIGHT = 4
 """Items that are under way at a time, for each worker."""
 TRIED = 8
 """Items for each thread, after which the time that the others will take is estimated."""
+COMPUTING = 0.8
+"""What a process computes for an image, as a share of what threads do, which wait for each other; of PNG files it is two thirds."""
 START_SECONDS = 3.0
 """What it takes to start a process in which torch can be used, as measured."""
 PROCESS_BYTES = 500_000_000
@@ -227,7 +229,7 @@ class _Processes:
             most: processes, at most.
         """
         count = min(most, cpu_count(), psutil.virtual_memory().available // PROCESS_BYTES)
-        gained = left * (1 - busy / max(count, 1))
+        gained = left * (1 - COMPUTING * busy / max(count, 1))
         if gained < START_SECONDS or multiprocessing.current_process().daemon:
             return None
         with suppress(OSError):  # no semaphores, or too many files or processes: a system may refuse any of them

@@ -43,6 +43,40 @@ def test_lossless_formats_keep_every_pixel(kind, array, mode):
     assert decoded.pixels.shape == (24, 36, 3 if mode == "RGB" else 1)
 
 
+PNG_KINDS = {
+    "grey": lambda: Image.fromarray(GREY),
+    "colour": lambda: Image.fromarray(COLOUR),
+    "transparent": lambda: Image.fromarray(random.integers(0, 256, (24, 36, 4), dtype=np.uint8)),
+    "grey and alpha": lambda: Image.fromarray(COLOUR).convert("LA"),
+    "palette": lambda: Image.fromarray(COLOUR).quantize(16),
+    "one bit": lambda: Image.fromarray(GREY > 127),
+    "deep": lambda: Image.fromarray(DEEP),
+}
+
+
+@pytest.mark.parametrize("kind", PNG_KINDS)
+def test_a_png_has_the_pixels_of_libpng(kind):
+    data = encoded(PNG_KINDS[kind](), "PNG")
+    expected = imagecodecs.png_decode(data)
+    assert np.array_equal(decode_image(data).pixels.squeeze(), expected)
+    with ThreadPoolExecutor(1) as pool:
+        assert np.array_equal(pool.submit(decode_image, data).result().pixels.squeeze(), expected)
+
+
+def test_a_png_with_a_transparent_colour_has_the_pixels_of_libpng():
+    data = encoded(COLOUR, "PNG", transparency=tuple(int(value) for value in COLOUR[3, 4]))
+    assert np.array_equal(decode_image(data).pixels, imagecodecs.png_decode(data))
+    assert decode_image(data).pixels[3, 4, 3] == 0
+
+
+def test_what_the_quick_decoder_refuses_is_left_to_libpng(monkeypatch):
+    def refuse(*_):
+        raise Exception("Failed to decode the png image.")
+
+    monkeypatch.setattr("coverslip.data.images.decode_image_png_u8", refuse)
+    assert np.array_equal(decode_image(encoded(COLOUR, "PNG")).pixels, COLOUR)
+
+
 def test_webp_without_loss():
     decoded = decode_image(encoded(COLOUR, "WEBP", lossless=True))
     assert np.array_equal(decoded.pixels, COLOUR)
