@@ -206,19 +206,25 @@ def environment_variables(values: Mapping[str, str]) -> Iterator[None]:
 
 
 CONTAINER_MEMORY = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-)
-"""Where Linux says how much memory a container may use, and how much it uses; control groups of version 2 and 1."""
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat", "inactive_file"),
+    (
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        "/sys/fs/cgroup/memory/memory.stat", "total_inactive_file",
+    ),
+)  # fmt: skip
+"""Where Linux says how much memory a container may use, and how much it uses, and what of this are contents of files that it would drop;
+control groups of version 2 and 1."""
 
 
 def free_memory() -> int:
     """Bytes that programs can still take without swapping, on this machine or in this container, whichever is less."""
     found = [int(psutil.virtual_memory().available)]
-    for limit, used in CONTAINER_MEMORY:
+    for limit, used, facts, name in CONTAINER_MEMORY:
         numbers = [path.read_text(encoding="utf-8").strip() for path in (Path(limit), Path(used)) if path.is_file()]
         if len(numbers) == 2 and all(number.isdecimal() for number in numbers):
-            found.append(max(0, int(numbers[0]) - int(numbers[1])))
+            lines = Path(facts).read_text(encoding="utf-8").splitlines() if Path(facts).is_file() else []
+            droppable = sum(int(line.split()[1]) for line in lines if line.split()[0] == name)
+            found.append(max(0, int(numbers[0]) - int(numbers[1]) + droppable))
     return min(found)
 
 

@@ -297,12 +297,15 @@ def test_memory_is_counted() -> None:
 
 
 def test_a_container_may_have_less_memory_than_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    limit, used = tmp_path / "memory.max", tmp_path / "memory.current"
-    monkeypatch.setattr("coverslip.runtime.CONTAINER_MEMORY", ((str(limit), str(used)),))
+    limit, used, facts = tmp_path / "memory.max", tmp_path / "memory.current", tmp_path / "memory.stat"
+    monkeypatch.setattr("coverslip.runtime.CONTAINER_MEMORY", ((str(limit), str(used), str(facts), "inactive_file"),))
     whole = free_memory()
     limit.write_text("1000000\n")
     used.write_text("400000\n")
     assert free_memory() == 600_000
+    facts.write_text("anon 200000\ninactive_file 150000\nactive_file 30000\n")
+    assert free_memory() == 750_000
+    facts.unlink()
     used.write_text("1400000\n")
     assert free_memory() == 0
     limit.write_text("max\n")

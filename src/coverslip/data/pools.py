@@ -25,7 +25,7 @@ from typing import Any, Generic, Protocol, Self, TypeVar
 import psutil
 from threadpoolctl import threadpool_limits
 
-from coverslip.runtime import cpu_count
+from coverslip.runtime import cpu_count, free_memory
 
 IN_FLIGHT = 4
 """Items that are under way at a time, for each worker."""
@@ -228,7 +228,7 @@ class _Processes:
             busy: cores that they keep busy.
             most: processes, at most.
         """
-        count = min(most, cpu_count(), psutil.virtual_memory().available // PROCESS_BYTES)
+        count = min(most, cpu_count(), free_memory() // PROCESS_BYTES)
         gained = left * (1 - COMPUTING * busy / max(count, 1))
         if gained < START_SECONDS or multiprocessing.current_process().daemon:
             return None

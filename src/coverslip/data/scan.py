@@ -7,7 +7,7 @@ difference hash (each bit: is this cell of an 8 x 9 grid brighter than its left 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -113,19 +113,11 @@ def scan_images(
         One row of facts a sample; an unreadable file is a row with its `error`, never an exception.
     """
 
-    samples, portions, rows = table.samples, _portions(len(table), workers), list[_Row]()
-    look = _Look(reading, on_image)
-    if decoding is None and isinstance(table.root, Path):
-        crew = Crew(look, len(portions), workers)
-        found = crew.in_order(_Portion(some.start, [samples[row] for row in some]) for some in portions)
-    else:
-        crew = Crew(look, len(table), decoding)
-        found = in_order(lambda some: [_fetched(row, samples[row], reading, crew) for row in some], portions, workers)
-    with crew:
-        for some in found:
-            for row in some:
-                rows.append(row)
-                progress("reading images", len(rows), len(table), {})
+    rows: list[_Row] = []
+    for some in _looked_at(table, _Look(reading, on_image), workers, decoding):
+        for row in some:
+            rows.append(row)
+            progress("reading images", len(rows), len(table), {})
     facts = pd.DataFrame([vars(row.facts) for row in rows])
     facts.insert(0, "image", list(table.images))
     thumbnails = np.stack([row.thumbnail for row in rows])
@@ -226,6 +218,16 @@ class _Look:
     def _scan(self, row: int, files: Sequence[File]) -> _Row:
         keep = None if self.on_image is None else partial(self.on_image, row)
         return _scan_sample(files, self.reading, keep)
+
+
+def _looked_at(table: Table, look: _Look, workers: int | None, decoding: int | None) -> Iterator[list[_Row]]:
+    """What is found in portions of a table, in order."""
+    samples, portions = table.samples, _portions(len(table), workers)
+    if isinstance(table.root, Path):
+        yield from Crew(look, len(portions), workers).in_order(_Portion(some.start, [samples[row] for row in some]) for some in portions)
+        return
+    with Crew(look, len(table), decoding) as crew:
+        yield from in_order(lambda some: [_fetched(row, samples[row], look.reading, crew) for row in some], portions, workers)
 
 
 def _fetched(row: int, files: Sequence[File], reading: Reading, crew: Crew[_Portion, list[_Row]]) -> _Row:

@@ -147,7 +147,7 @@ def test_processes_are_started_where_they_gain_more_than_it_costs(
     monkeypatch: pytest.MonkeyPatch, left: float, busy: float, cores: int, free: float, count: int | None
 ) -> None:
     monkeypatch.setattr(pools, "cpu_count", lambda: cores)
-    monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": int(free)}))
+    monkeypatch.setattr(pools, "free_memory", lambda: int(free))
     monkeypatch.setattr(pools._Processes, "__init__", lambda self, function, count: setattr(self, "count", count))
     started = pools._Processes.worth(who, left, busy, 64)
     assert (None if started is None else started.count) == count
