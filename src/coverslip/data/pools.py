@@ -118,7 +118,7 @@ class Crew(Generic[_Item, _Result]):
 
     Args:
         function: of an item alone; it and its results are picklable, and what it leaves behind is in files.
-        count: items, all picklable, that will come.
+        count: items, all picklable, that will come, or what they weigh together.
         workers: threads, and most processes; as many as there are cores when not given.
     """
 
@@ -137,10 +137,10 @@ class Crew(Generic[_Item, _Result]):
     def __exit__(self, *error: object) -> None:
         self._threads.shutdown(cancel_futures=True)
 
-    def submit(self, item: _Item) -> Work[_Item, _Result]:
-        """Have an item done."""
+    def submit(self, item: _Item, weight: int = 1) -> Work[_Item, _Result]:
+        """Have an item done; a heavy one is as long as several."""
         with self._one_by_one:
-            self._left -= 1
+            self._left -= weight
             if self._trying and self._done >= TRIED * self.workers:
                 seconds = max(time.perf_counter() - self._began, 1e-9)
                 busy = (time.process_time() - self._began_to_compute) / seconds
@@ -150,7 +150,7 @@ class Crew(Generic[_Item, _Result]):
                 with suppress(BrokenExecutor):
                     return Work(item, self._processes.executor.submit(self._function, item), self._again)
         future = self._threads.submit(self._function, item)
-        future.add_done_callback(self._note)
+        future.add_done_callback(lambda _: self._note(weight))
         return Work(item, future, self._again)
 
     def in_order(self, items: Iterable[_Item], ahead: int | None = None) -> Iterator[_Result]:
@@ -164,9 +164,9 @@ class Crew(Generic[_Item, _Result]):
                 yield result
                 self._began += time.perf_counter() - asked
 
-    def _note(self, future: Future[_Result]) -> None:
+    def _note(self, weight: int) -> None:
         with self._one_by_one:
-            self._done += 1
+            self._done += weight
 
     def _again(self, item: _Item) -> _Result:
         with self._one_by_one:

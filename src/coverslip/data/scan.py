@@ -37,6 +37,8 @@ MARGIN = 1 / 256
 
 PORTION = 16
 """Most images that a worker looks at before it hands over what it found."""
+PACKAGE = 256_000
+"""Bytes of fetched files that a worker is handed together, about; a large one goes alone."""
 
 
 @dataclass(frozen=True)
@@ -199,10 +201,10 @@ class _Row:
 
 @dataclass(frozen=True)
 class _Portion:
-    """Some samples, and the table row of the first; the others are those after it."""
+    """Some samples, or what is known of them already, and the table row of the first; the others are those after it."""
 
     first: int
-    samples: Sequence[Sequence[File]]
+    samples: Sequence[Sequence[File] | _Row]
 
 
 @dataclass(frozen=True)
@@ -215,7 +217,9 @@ class _Look:
     def __call__(self, portion: _Portion) -> list[_Row]:
         return [self._scan(row, files) for row, files in enumerate(portion.samples, portion.first)]
 
-    def _scan(self, row: int, files: Sequence[File]) -> _Row:
+    def _scan(self, row: int, files: Sequence[File] | _Row) -> _Row:
+        if isinstance(files, _Row):
+            return files
         keep = None if self.on_image is None else partial(self.on_image, row)
         return _scan_sample(files, self.reading, keep)
 
@@ -227,16 +231,25 @@ def _looked_at(table: Table, look: _Look, workers: int | None, decoding: int | N
         yield from Crew(look, len(portions), workers).in_order(_Portion(some.start, [samples[row] for row in some]) for some in portions)
         return
     with Crew(look, len(table), decoding) as crew:
-        yield from in_order(lambda some: [_fetched(row, samples[row], look.reading, crew) for row in some], portions, workers)
+        yield from in_order(lambda some: _fetched(some, samples, look.reading, crew), portions, workers)
 
 
-def _fetched(row: int, files: Sequence[File], reading: Reading, crew: Crew[_Portion, list[_Row]]) -> _Row:
-    """Fetch a sample, and have it looked at."""
-    try:
-        fetched = [Fetched(file, reading.max_pixels) for file in files]
-    except ImageReadError as error:
-        return _Row(_RowFacts(error=str(error)), _NO_THUMBNAIL)
-    return crew.submit(_Portion(row, [fetched])).result()[0]
+def _fetched(rows: range, samples: Sequence[Sequence[File]], reading: Reading, crew: Crew[_Portion, list[_Row]]) -> list[_Row]:
+    """Fetch samples, and have them looked at: small ones together, for handing over takes its time."""
+    found: list[_Row] = []
+    package: list[Sequence[File] | _Row] = []
+    size = 0
+    for row in rows:
+        try:
+            fetched = [Fetched(file, reading.max_pixels) for file in samples[row]]
+            package.append(fetched)
+            size += sum(len(file.read_bytes()) for file in fetched)
+        except ImageReadError as error:
+            package.append(_Row(_RowFacts(error=str(error)), _NO_THUMBNAIL))
+        if size >= PACKAGE or row == rows[-1]:
+            found += crew.submit(_Portion(row + 1 - len(package), package), len(package)).result()
+            package, size = [], 0
+    return found
 
 
 _NO_THUMBNAIL = np.zeros((THUMBNAIL_SIDE, THUMBNAIL_SIDE), dtype=np.uint8)

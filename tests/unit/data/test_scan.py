@@ -12,9 +12,10 @@ import pytest
 import tifffile
 from PIL import Image
 
+from coverslip.data import scan
 from coverslip.data.decoding import ImageReadError
 from coverslip.data.luma import Luma
-from coverslip.data.pools import in_order
+from coverslip.data.pools import Crew, in_order
 from coverslip.data.reading import Reading
 from coverslip.data.scan import Scan, difference_hash, hash_files, scan_images, usable_rows
 from coverslip.errors import BadImagesError, InputError
@@ -84,6 +85,19 @@ def test_on_image_and_progress(table):
     assert lumas == {0: None, 1: (40, 60), 3: None, 4: None}
     assert threading.get_ident() not in threads
     assert steps == [(i, 5) for i in range(1, 6)]
+
+
+@pytest.mark.parametrize("package", [1, 256_000])
+def test_what_is_fetched_first_is_found_in_the_same_order(table, monkeypatch, package):
+    table.samples[1][0].unlink()
+    monkeypatch.setattr(scan, "PACKAGE", package)
+    look = scan._Look(Reading(), None)
+    here = look(scan._Portion(0, list(table.samples)))
+    with Crew(look, len(table), 1) as crew:
+        afar = scan._fetched(range(len(table)), table.samples, Reading(), crew)
+    assert [row.facts.error == "" for row in afar] == [True, False, False, True, True]
+    assert [(row.facts, row.hash) for row in afar[:1] + afar[3:]] == [(row.facts, row.hash) for row in here[:1] + here[3:]]
+    assert [row.facts.error for row in afar] == [row.facts.error for row in here]
 
 
 def test_save_and_load(table, tmp_path):
