@@ -222,6 +222,20 @@ def test_what_stays_wrong_is_an_error_with_the_url_in_bounded_time(fault: Fault,
         assert len(took) == len(asked) - (len(NO_BODY) if fault in ("cut", "slow") else 0)
 
 
+def test_buckets_of_one_name_on_two_servers_are_not_confused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    urls = [URL(f"s3://bucket/images/{number}.bin") for number in range(30)]
+    sizes = []
+    for server, size in (("one", 10), ("other", 20)):
+        folder = tmp_path / server / "bucket" / "images"
+        folder.mkdir(parents=True)
+        for url in urls:
+            (folder / url.name).write_bytes(bytes(size))
+        with object_server(tmp_path / server) as (address, _):
+            monkeypatch.setenv(ENDPOINT, address)
+            sizes.append({found.size for found in stats(urls).values() if found is not None})
+    assert sizes == [{10}, {20}]
+
+
 def test_signed_urls_and_marks_in_names_of_a_web_server(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     names = ("ein bild.png", "50%41.png", "was?.png", "dünn.png")

@@ -58,13 +58,17 @@ def _seconds(name: str, default: float) -> float:
     return value
 
 
+def surroundings() -> tuple[tuple[str, str], ...]:
+    """What the environment says of how stores are reached: names and values."""
+    names = ("AWS_", "AZURE_", "GOOGLE_", "COVERSLIP_")
+    return tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith(names)))
+
+
 def store_of(url: URL) -> tuple[Any, str]:
     """The obstore store of a URL's bucket or host, and the key in it."""
     scheme, bucket, key = url.parts
-    # tokens that are renewed in the environment make a new store
-    told = {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "AZURE_", "GOOGLE_", "COVERSLIP_"))}
     try:
-        store = _open_store(scheme, bucket, tuple(sorted(told.items())), url.query)
+        store = _open_store(scheme, bucket, surroundings(), url.query)  # tokens that are renewed in the environment make a new store
     except require("obstore.exceptions", "cloud").BaseError as error:
         raise InputError(f"{url.shown} cannot be reached: {_reason(error, url)}; {KEYS.get(scheme, 'check the address')}") from None
     return store, unquote(key) if scheme in WEB else key

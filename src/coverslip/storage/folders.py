@@ -12,7 +12,7 @@ from typing import Any
 from coverslip.errors import InputError
 from coverslip.runtime import require
 from coverslip.storage.addresses import URL, WEB, Place
-from coverslip.storage.connecting import AT_ONCE, patiently
+from coverslip.storage.connecting import AT_ONCE, patiently, surroundings
 from coverslip.storage.reading import Stat, stat, stat_of
 
 LISTING_SECONDS = 60.0
@@ -45,7 +45,7 @@ def _below(path: str, key: str) -> str:
     return path.removeprefix(key).lstrip("/") if key else path
 
 
-_listings: dict[str, tuple[float, dict[str, Stat]]] = {}
+_listings: dict[tuple[str, tuple[tuple[str, str], ...]], tuple[float, dict[str, Stat]]] = {}
 _listing_lock = threading.Lock()
 
 
@@ -70,15 +70,16 @@ def stats(urls: Sequence[URL]) -> dict[URL, Stat | None]:
 def files_in(folder: URL) -> dict[str, Stat]:
     """The objects of a folder, not those below it; asked for again after a minute."""
     obstore = require("obstore", "cloud")
+    key = folder.text, surroundings()  # an endpoint may have changed
     with _listing_lock:
-        when, found = _listings.get(folder.text, (-LISTING_SECONDS, {}))
+        when, found = _listings.get(key, (-LISTING_SECONDS, {}))
         if time.monotonic() - when < LISTING_SECONDS:
             return found
-        told = patiently(folder, "cannot be listed", lambda store, key: obstore.list_with_delimiter(store, prefix=key or None))
-        found = {_below(str(meta["path"]), folder.parts[2]): stat_of(meta) for meta in told["objects"]}
+        said = patiently(folder, "cannot be listed", lambda store, prefix: obstore.list_with_delimiter(store, prefix=prefix or None))
+        found = {_below(str(meta["path"]), folder.parts[2]): stat_of(meta) for meta in said["objects"]}
         if len(_listings) >= LISTINGS:
             _listings.clear()
-        _listings[folder.text] = (time.monotonic(), found)
+        _listings[key] = (time.monotonic(), found)
         return found
 
 
