@@ -114,7 +114,8 @@ def _with_some_ahead(submit: Callable[[_Item], _Coming[_Result]], items: Iterabl
 class Crew(Generic[_Item, _Result]):
     """Threads that work on items, and processes that take over once it is seen that there is so much to do that it is worth starting them.
 
-    Threads go on while processes start. A process that is ended from outside costs its items' time. To be used as a context.
+    Threads go on while processes start. A process that is ended from outside costs its items' time. `in_order`, or a context around
+    `submit`, ends the threads.
 
     Args:
         function: of an item alone; it and its results are picklable, and what it leaves behind is in files.
@@ -229,8 +230,8 @@ class _Processes:
             most: processes, at most.
         """
         count = min(most, cpu_count(), free_memory() // PROCESS_BYTES)
-        gained = left * (1 - COMPUTING * busy / max(count, 1))
-        if gained < START_SECONDS or multiprocessing.current_process().daemon:
+        gained = left * (1 - COMPUTING * busy / count) if count else 0.0
+        if gained < START_SECONDS or not count or multiprocessing.current_process().daemon:
             return None
         with suppress(OSError):  # no semaphores, or too many files or processes: a system may refuse any of them
             return _Processes(function, count)

@@ -142,6 +142,7 @@ def test_processes_end_with_the_one_that_started_them_however_it_ends() -> None:
 @pytest.mark.parametrize(("left", "busy", "cores", "free", "count"), [
     (5.0, 1.7, 2, 1e12, None), (20.0, 1.7, 2, 1e12, 2), (6.0, 1.0, 2, 1e12, 2), (60.0, 2.6, 2, 1e12, None), (5.0, 1.7, 16, 1e12, 16),
     (1.0, 1.7, 16, 1e12, None), (60.0, 1.7, 16, 2e9, 4), (60.0, 1.7, 16, 5e8, None), (10.0, 1.0, 1, 1e12, None),
+    (60.0, 1.0, 16, 1e8, None),
 ])  # fmt: skip
 def test_processes_are_started_where_they_gain_more_than_it_costs(
     monkeypatch: pytest.MonkeyPatch, left: float, busy: float, cores: int, free: float, count: int | None
