@@ -230,8 +230,7 @@ class _Processes:
             most: processes, at most.
         """
         count = min(most, cpu_count(), free_memory() // PROCESS_BYTES)
-        gained = left * (1 - COMPUTING * busy / count) if count else 0.0
-        if gained < START_SECONDS or not count or multiprocessing.current_process().daemon:
+        if not count or multiprocessing.current_process().daemon or left * (1 - COMPUTING * busy / count) < START_SECONDS:
             return None
         with suppress(OSError):  # no semaphores, or too many files or processes: a system may refuse any of them
             return _Processes(function, count)

@@ -68,7 +68,8 @@ def test_an_audit_needs_no_torch() -> None:
 
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes are started for anything, and waited for."""
+    """Processes, two of them, are started for anything, and waited for."""
+    monkeypatch.setattr(pools, "cpu_count", lambda: 2)
     monkeypatch.setattr(pools, "START_SECONDS", -1e9)
     monkeypatch.setattr(pools, "TRIED", 1)
     monkeypatch.setattr(pools._Processes, "ready", property(lambda processes: not any(one.result() for one in processes._starting)))
@@ -182,7 +183,10 @@ def test_images_read_by_processes_are_those_read_by_threads(
     monkeypatch.setattr("coverslip.data.scan.PORTION", 1)
     threads, scan = load(tmp_path / "d", tmp_path / "one", monkeypatch)
     request.getfixturevalue("eager")
+    worth, started = pools._Processes.worth, []
+    monkeypatch.setattr(pools._Processes, "worth", lambda *known: started.append(worth(*known)) or started[-1])
     processes, other = load(tmp_path / "d", tmp_path / "other", monkeypatch)
+    assert [one is not None for one in started] == [True]
     assert np.array_equal(threads, processes)
     assert np.array_equal(scan.thumbnails, other.thumbnails)
     assert np.array_equal(scan.hashes, other.hashes)
