@@ -61,11 +61,12 @@ Epochs = Iterator[Iterator[Any]]
 def ours(data: str, epochs: int) -> Epochs:
     """What `coverslip train` does with the images, and the batches that it trains on."""
     import numpy as np
+    import torch  # noqa: F401  # reading needs none, but what trains on the batches does
 
     from coverslip.config import DataConfig, SplitConfig
     from coverslip.data.audit import audit
     from coverslip.data.duplicates import duplicate_groups
-    from coverslip.data.pixels import GREY, Geometry
+    from coverslip.data.geometry import GREY, Geometry
     from coverslip.data.reading import Reading
     from coverslip.data.sources import load_table
     from coverslip.data.split import split_table

@@ -21,7 +21,7 @@ import pandas as pd
 
 from coverslip.config import load_config
 from coverslip.data.duplicates import near_duplicates
-from coverslip.data.pixels import RGB, Geometry
+from coverslip.data.geometry import RGB, Geometry
 from coverslip.data.reading import Reading
 from coverslip.data.scan import Scan
 from coverslip.data.sources import load_table

@@ -32,7 +32,8 @@ from torchvision.transforms import v2
 from coverslip.bundle import Bundle, save_bundle
 from coverslip.config import AugmentConfig, ModelConfig
 from coverslip.data.files import files_below
-from coverslip.data.pixels import RGB, Geometry, Normalisation
+from coverslip.data.geometry import RGB, Geometry
+from coverslip.data.normalisation import Normalisation
 from coverslip.data.reading import Reading
 from coverslip.evaluation.decision import Decision
 from coverslip.models.classifier import build_classifier

@@ -31,7 +31,8 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from coverslip.config import load_config
-from coverslip.data.pixels import RGB, Geometry, Normalisation
+from coverslip.data.geometry import RGB, Geometry
+from coverslip.data.normalisation import Normalisation
 from coverslip.data.reading import Reading
 from coverslip.data.sources import load_table
 from coverslip.data.store import load_pixels

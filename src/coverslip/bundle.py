@@ -26,7 +26,8 @@ from safetensors.torch import load_file, save
 from coverslip.config import AugmentConfig, CacheConfig
 from coverslip.data.cache import cached
 from coverslip.data.decoding import ImageReadError, PixelArray
-from coverslip.data.pixels import Geometry, Normalisation
+from coverslip.data.geometry import Geometry
+from coverslip.data.normalisation import Normalisation
 from coverslip.data.reading import Facts, Reading
 from coverslip.data.streaming import SampleReader
 from coverslip.errors import BundleError, MissingInputError

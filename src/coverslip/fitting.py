@@ -13,7 +13,8 @@ import numpy as np
 
 from coverslip.config import RunConfig, with_values
 from coverslip.data.decoding import PixelArray
-from coverslip.data.pixels import GREY, RGB, Geometry, Normalisation, dataset_percentiles, pixel_statistics
+from coverslip.data.geometry import GREY, RGB, Geometry
+from coverslip.data.normalisation import Normalisation, dataset_percentiles, pixel_statistics
 from coverslip.data.reading import Reading
 from coverslip.data.store import Pixels
 from coverslip.errors import ConfigError, InputError, RunFolderError

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from coverslip.config import AugmentConfig
 from coverslip.data.decoding import PixelArray
-from coverslip.data.pixels import Geometry, Normalisation
+from coverslip.data.geometry import Geometry
+from coverslip.data.normalisation import Normalisation
 from coverslip.data.streaming import StreamedArray, expect
 from coverslip.data.transforms import tta_copies
 from coverslip.models.classifier import Classifier

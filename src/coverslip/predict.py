@@ -5,7 +5,7 @@ Files are read and resized while the network works on the batch before; memory h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,13 +17,12 @@ import pandas as pd
 
 from coverslip.bundle import Bundle, find_bundle, load_bundle, self_test
 from coverslip.config import DataConfig, load_config
-from coverslip.data.decoding import ImageReadError, PixelArray
+from coverslip.data.decoding import PixelArray
 from coverslip.data.inputs import list_samples
 from coverslip.data.pools import Crew, in_order
-from coverslip.data.reading import Facts
 from coverslip.data.sources import load_table
-from coverslip.data.streaming import Decoder, SampleReader
-from coverslip.errors import BadImagesError, InputError, UnreachableError
+from coverslip.data.streaming import Decoder, PixelsOrReason, Sample, SampleReader, pixels_or_reason
+from coverslip.errors import BadImagesError, InputError
 from coverslip.evaluation.frames import predictions_frame
 from coverslip.inference import Runtime, RuntimeName, Runtimes
 from coverslip.models.hardware import keeping_memory
@@ -33,28 +32,8 @@ from coverslip.storage import AT_ONCE
 from coverslip.structures import File, FloatArray, Predictions, Table, Task
 
 ImageInput = str | Path | npt.NDArray[Any]
-Sample = tuple[File, ...] | npt.NDArray[Any]
-"""The files of a sample, or its pixels."""
-
-
 AHEAD = 3 * SCORE_BATCH
 """Images that are read ahead of the network, at most."""
-_Read = tuple[PixelArray, str] | str
-
-
-def _read(reader: SampleReader, read: Callable[[tuple[File, ...]], tuple[PixelArray, Facts]], item: Sample) -> _Read:
-    """Stored pixels and SHA-256 of a sample, or the reason why there are none; an array has no hash."""
-    try:
-        if isinstance(item, np.ndarray):
-            return reader.geometry.apply(reader.reading.of_array(item)), ""
-        pixels, facts = read(item)
-        return pixels, facts.sha256
-    except ImageReadError as error:
-        return str(error)
-    except UnreachableError:
-        raise
-    except OSError as error:
-        return error.strerror or type(error).__name__
 
 
 @dataclass
@@ -210,13 +189,13 @@ class Model:
         progress("predicting", len(inputs), len(inputs), {})
         return Scored(scores, problems, None if self.bundle.neighbours is None else distances, tuple(digests))
 
-    def _pixels(self, inputs: Sequence[Sample]) -> Iterator[_Read]:
+    def _pixels(self, inputs: Sequence[Sample]) -> Iterator[PixelsOrReason]:
         """Stored pixels and SHA-256 of each input in order, or the reason why there are none; at most a few batches ahead."""
         first, reader = inputs[0] if len(inputs) else (), SampleReader(self.bundle.reading, self.bundle.network.geometry)
         if isinstance(first, np.ndarray) or all(isinstance(file, Path) for file in first):
-            return Crew(partial(_read, reader, reader), len(inputs)).in_order(inputs, AHEAD)
+            return Crew(partial(pixels_or_reason, reader, reader), len(inputs)).in_order(inputs, AHEAD)
         decode = Decoder(reader.reading, reader.geometry, cpu_count())
-        return in_order(partial(_read, reader, decode.read_with_facts), inputs, AT_ONCE, AHEAD)
+        return in_order(partial(pixels_or_reason, reader, decode.read_with_facts), inputs, AT_ONCE, AHEAD)
 
     def _frame(self, names: Sequence[str], scored: Scored) -> pd.DataFrame:
         readable = np.nan_to_num(scored.scores, nan=0.0)

@@ -10,8 +10,9 @@ import numpy as np
 from coverslip.config import RunConfig, with_values
 from coverslip.data.audit import Audit, audit, leaks
 from coverslip.data.duplicates import duplicate_groups
+from coverslip.data.geometry import GREY, RGB, WHOLE, Geometry
 from coverslip.data.labels import class_names
-from coverslip.data.pixels import GREY, NEAR_WHITE, RGB, WHOLE, Geometry, Normalisation, pixel_statistics
+from coverslip.data.normalisation import NEAR_WHITE, Normalisation, pixel_statistics
 from coverslip.data.reading import Reading
 from coverslip.data.scan import Scan, usable_rows
 from coverslip.data.sources import load_table

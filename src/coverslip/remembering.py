@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from coverslip.data.pixels import WHOLE
+from coverslip.data.geometry import WHOLE
 from coverslip.explain.overlay import picture_of
 from coverslip.neighbours import FEWEST, Neighbours, thumbnail
 from coverslip.preparing import Prepared

@@ -15,7 +15,8 @@ from coverslip.data.audit import Audit, audit
 from coverslip.data.braces import has_braces
 from coverslip.data.decoding import PixelArray
 from coverslip.data.files import is_folder
-from coverslip.data.pixels import GREY, WHOLE, Geometry, Normalisation, dataset_percentiles
+from coverslip.data.geometry import GREY, WHOLE, Geometry
+from coverslip.data.normalisation import Normalisation, dataset_percentiles
 from coverslip.data.reading import Reading
 from coverslip.data.scan import scan_images
 from coverslip.data.sharding import BYTES, named_channels, plan_shards, write_shards

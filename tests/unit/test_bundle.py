@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from coverslip.bundle import Bundle, find_bundle, load_bundle, save_bundle, self_test
 from coverslip.config import AugmentConfig, ModelConfig
-from coverslip.data.pixels import GREY, RGB, Geometry, Normalisation
+from coverslip.data.geometry import GREY, RGB, Geometry
+from coverslip.data.normalisation import Normalisation
 from coverslip.data.reading import Reading
 from coverslip.errors import BundleError, MissingInputError
 from coverslip.evaluation.decision import Decision

@@ -11,7 +11,8 @@ import torch
 
 from coverslip.bundle import Bundle, load_bundle, save_bundle
 from coverslip.config import ModelConfig, load_config
-from coverslip.data.pixels import Geometry, Normalisation
+from coverslip.data.geometry import Geometry
+from coverslip.data.normalisation import Normalisation
 from coverslip.data.reading import Reading
 from coverslip.data.store import Pixels
 from coverslip.evaluation.decision import Decision

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from coverslip.config import AugmentConfig, ModelConfig
-from coverslip.data.pixels import GREY, RGB, Geometry, Normalisation
+from coverslip.data.geometry import GREY, RGB, Geometry
+from coverslip.data.normalisation import Normalisation
 from coverslip.models.classifier import build_classifier
 from coverslip.models.groups import GroupedClassifier
 from coverslip.network import Network, chunks

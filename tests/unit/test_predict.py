@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from coverslip.bundle import save_bundle
+from coverslip.data.streaming import Sample
 from coverslip.network import SCORE_BATCH
-from coverslip.predict import Model, Sample
+from coverslip.predict import Model
 from unit.test_bundle import bundle_of, images
 
 

@@ -4,7 +4,10 @@ A thread computes alone. Torch would split each small step of every one of them 
 resizing a 256x256 image took three times as long.
 
 Python runs one thread at a time, except inside of the libraries that decode and resize: however many there are, threads keep one or two
-cores busy with reading images. Processes keep all cores busy, but take some seconds to start.
+cores busy with reading images. Processes keep all cores busy, but take a second or two to start.
+
+Both keep the memory of one image for the next. Left to itself, the C library of Linux gives it back to the system after each, and a third
+of the time of reading goes into getting it again, page by page.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, Self, TypeVar
 
+import numpy as np
 import psutil
 from threadpoolctl import threadpool_limits
 
@@ -29,14 +33,16 @@ from coverslip.runtime import cpu_count, free_memory
 
 IN_FLIGHT = 4
 """Items that are under way at a time, for each worker."""
-TRIED = 8
-"""Items for each thread, after which the time that the others will take is estimated."""
+TRIED_SECONDS = 0.3
+"""How long threads work before the time that the rest will take is estimated."""
 COMPUTING = 0.8
 """What a process computes for an image, as a share of what threads do, which wait for each other; of PNG files it is two thirds."""
-START_SECONDS = 3.0
-"""What it takes to start a process in which torch can be used, as measured."""
-PROCESS_BYTES = 500_000_000
+START_SECONDS = 1.5
+"""What it takes to start a process that reads images, as measured beside threads at work."""
+PROCESS_BYTES = 250_000_000
 """Memory of such a process, about; no more are started than there is free memory for."""
+KEPT_BYTES = 33_000_000
+"""Memory that is kept for the next image, at most, in one piece: the largest that the GNU C library can be made to keep."""
 IDLE_SECONDS = 20
 """Processes that have had nothing to do for so long end."""
 
@@ -64,6 +70,12 @@ def _compute_alone() -> None:
     if "torch" in sys.modules:  # an audit needs none
         sys.modules["torch"].get_num_threads()
     threadpool_limits(1, user_api="openmp")
+    _keep_memory()
+
+
+def _keep_memory() -> None:
+    """Freed memory stays with this process: the GNU C library does so with pieces up to the size of the largest that it saw freed."""
+    np.empty(KEPT_BYTES, dtype=np.uint8)
 
 
 def in_order(
@@ -142,8 +154,8 @@ class Crew(Generic[_Item, _Result]):
         """Have an item done; a heavy one is as long as several."""
         with self._one_by_one:
             self._left -= weight
-            if self._trying and self._done >= TRIED * self.workers:
-                seconds = max(time.perf_counter() - self._began, 1e-9)
+            seconds = time.perf_counter() - self._began
+            if self._trying and self._done >= self.workers and seconds >= TRIED_SECONDS:
                 busy = (time.process_time() - self._began_to_compute) / seconds
                 self._processes = _Processes.worth(self._function, seconds * self._left / self._done, busy, self.workers)
                 self._trying = False
@@ -197,6 +209,10 @@ class Work(Generic[_Item, _Result]):
             return self.again(self.item)
 
 
+_ASKING = ThreadPoolExecutor(1, thread_name_prefix="coverslip-processes")
+"""loky keeps processes for the thread that asked for them, and ends them with it: this one asks for all."""
+
+
 class _Processes:
     """Processes that are starting, or have started.
 
@@ -208,9 +224,10 @@ class _Processes:
     def __init__(self, function: Callable[[Any], Any], count: int) -> None:
         import loky
 
-        self.executor: Executor = loky.get_reusable_executor(
-            max_workers=count, timeout=IDLE_SECONDS, initializer=_end_with, initargs=(os.getpid(),), env=dict.fromkeys(THREADS, "1")
-        )
+        self.executor: Executor = _ASKING.submit(
+            loky.get_reusable_executor, max_workers=count, timeout=IDLE_SECONDS, initializer=_end_with, initargs=(os.getpid(),),
+            env=dict.fromkeys(THREADS, "1"),
+        ).result()  # fmt: skip
         self._starting = [self.executor.submit(_start, function) for _ in range(count)]
 
     @property
@@ -252,3 +269,4 @@ def _end_with(parent: int) -> None:
 
 def _start(function: Callable[[Any], Any]) -> None:
     """What a process is told first: by now it has imported what the function needs."""
+    _keep_memory()

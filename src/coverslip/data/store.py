@@ -17,9 +17,9 @@ import numpy as np
 from coverslip.config import MemoryConfig
 from coverslip.data.cache import Hold, cached
 from coverslip.data.decoding import ImageReadError, PixelArray
+from coverslip.data.geometry import WHOLE, Geometry
 from coverslip.data.images import Fetched
 from coverslip.data.luma import Luma, whole_of
-from coverslip.data.pixels import WHOLE, Geometry
 from coverslip.data.pools import in_order
 from coverslip.data.reading import Reading
 from coverslip.data.scan import Scan, content_keys, scan_images, workers_for
@@ -28,7 +28,7 @@ from coverslip.data.streaming import Arrange, Decoder, StreamedArray, decoding_s
 from coverslip.runtime import Progress, cpu_count, hash_text, no_progress
 from coverslip.structures import Channel, File, IntArray, Table
 
-FORMAT = "5"
+FORMAT = "6"
 PEEK = 96
 FETCHED_AHEAD = 4
 KEPT_SHARE = 0.5

@@ -15,11 +15,11 @@ import numpy.typing as npt
 
 from coverslip.data.cache import Hold
 from coverslip.data.decoding import ImageReadError, PixelArray
+from coverslip.data.geometry import Geometry
 from coverslip.data.images import Fetched
-from coverslip.data.pixels import Geometry
 from coverslip.data.pools import image_threads
 from coverslip.data.reading import Facts, Reading
-from coverslip.errors import BadImagesError
+from coverslip.errors import BadImagesError, UnreachableError
 from coverslip.runtime import cpu_count
 from coverslip.storage import AT_ONCE
 from coverslip.structures import File, IntArray
@@ -30,6 +30,10 @@ DECODING_SHARE = 0.25
 COPIES = 6
 """Bytes that a value of an image takes, at most, while it is decoded and resized: as it is read, and as floating point."""
 
+Sample = tuple[File, ...] | npt.NDArray[Any]
+"""The files of a sample, or its pixels."""
+PixelsOrReason = tuple[PixelArray, str] | str
+"""Stored pixels and the SHA-256 of the files, or why there are none."""
 Arrange = Callable[[np.random.Generator, IntArray, IntArray], IntArray]
 """Table rows in random order, and their places in the array → the same rows in an order that the source can be read in."""
 
@@ -54,6 +58,30 @@ class SampleReader:
         """
         image, facts = self.reading.read(files)
         return self.geometry.apply(image), facts
+
+
+def pixels_or_reason(reader: SampleReader, read: Callable[[tuple[File, ...]], tuple[PixelArray, Facts]], sample: Sample) -> PixelsOrReason:
+    """Stored pixels and SHA-256 of a sample, or the reason why there are none; an array has no hash.
+
+    Args:
+        reader: what does it with arrays.
+        read: what does it with files: the reader, or a `Decoder`.
+        sample: its files, or its pixels.
+
+    Raises:
+        UnreachableError: a store does not answer.
+    """
+    try:
+        if isinstance(sample, np.ndarray):
+            return reader.geometry.apply(reader.reading.of_array(sample)), ""
+        pixels, facts = read(sample)
+        return pixels, facts.sha256
+    except ImageReadError as error:
+        return str(error)
+    except UnreachableError:
+        raise
+    except OSError as error:
+        return error.strerror or type(error).__name__
 
 
 class Decoder:

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from coverslip.data.pixels import Geometry
+from coverslip.data.geometry import Geometry
 
 Map = npt.NDArray[np.float32]
 

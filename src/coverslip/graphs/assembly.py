@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from coverslip.bundle import Bundle
-from coverslip.data.pixels import GREY, RGB
+from coverslip.data.geometry import GREY, RGB
 from coverslip.graphs.builder import OPSET, GraphBuilder, Value
 from coverslip.graphs.exporting import FEATURES, IMAGES, LOGITS, exported_network
 from coverslip.graphs.geometry import resized

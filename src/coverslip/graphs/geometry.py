@@ -1,4 +1,4 @@
-"""The resize, trim and choice of channels of `data.pixels.Geometry` as ONNX nodes, for images of any size.
+"""The resize, trim and choice of channels of `data.geometry.Geometry` as ONNX nodes, for images of any size.
 
 The antialiased resize is a matrix that multiplies the columns, and one that multiplies the rows. The tap of old pixel i in new
 pixel j is a triangle around it, and as the graph knows both sizes as whole numbers it is one, too:
@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from coverslip.data.geometry import GREY, RGB, WHOLE, Geometry
 from coverslip.data.images import LUMA
-from coverslip.data.pixels import GREY, RGB, WHOLE, Geometry
 from coverslip.data.resize import HALF
 from coverslip.graphs.builder import GraphBuilder, Operand, Value, floats, integers
 

@@ -1,10 +1,10 @@
-"""`data.pixels.Normalisation` as ONNX nodes."""
+"""`data.normalisation.Normalisation` as ONNX nodes."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from coverslip.data.pixels import PERCENTILE_PIXELS, Normalisation, pixel_stride
+from coverslip.data.normalisation import PERCENTILE_PIXELS, Normalisation, pixel_stride
 from coverslip.graphs.builder import GraphBuilder, Operand, Value, floats, integers
 from coverslip.models.networks import Size
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from coverslip.config import RunConfig
-from coverslip.data.pixels import Geometry
+from coverslip.data.geometry import Geometry
 from coverslip.data.reading import Reading
 from coverslip.data.sources import load_table
 from coverslip.data.store import glance

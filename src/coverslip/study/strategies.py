@@ -11,7 +11,8 @@ import numpy as np
 
 from coverslip.config import RunConfig
 from coverslip.data.decoding import PixelArray
-from coverslip.data.pixels import Geometry, Normalisation
+from coverslip.data.geometry import Geometry
+from coverslip.data.normalisation import Normalisation
 from coverslip.data.reading import Reading
 from coverslip.data.store import FilePixels, Pixels
 from coverslip.data.streaming import Decoder, StreamedArray, decoding_slots

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coverslip.data.decoding import ImageReadError
-from coverslip.data.pixels import GREY, RGB, Fit, Geometry, Normalisation, dataset_percentiles, image_percentiles, pixel_statistics
+from coverslip.data.geometry import GREY, RGB, Fit, Geometry
+from coverslip.data.normalisation import Normalisation, dataset_percentiles, image_percentiles, pixel_statistics
 from coverslip.data.resize import HALF
 
 Floats = npt.NDArray[np.float64]

@@ -19,7 +19,7 @@ from PIL import Image
 
 from coverslip.config import DataConfig, SplitConfig
 from coverslip.data import pools
-from coverslip.data.pixels import GREY, Geometry
+from coverslip.data.geometry import GREY, Geometry
 from coverslip.data.pools import Crew, image_threads
 from coverslip.data.reading import Reading
 from coverslip.data.scan import Scan
@@ -58,8 +58,9 @@ def test_a_thread_says_what_it_is_for() -> None:
         assert pool.submit(lambda: threading.current_thread().name).result().startswith("decode")
 
 
-def test_an_audit_needs_no_torch() -> None:
-    asked = "import sys, coverslip.data.audit, coverslip.data.split; sys.exit('torch' in sys.modules)"
+def test_reading_images_needs_no_torch() -> None:
+    """It takes longer to load than many images to read, in each process that reads some."""
+    asked = "import sys, coverslip.data.audit, coverslip.data.split, coverslip.data.store; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", asked], check=True, timeout=120)
 
 
@@ -71,7 +72,7 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes, two of them, are started for anything, and waited for."""
     monkeypatch.setattr(pools, "cpu_count", lambda: 2)
     monkeypatch.setattr(pools, "START_SECONDS", -1e9)
-    monkeypatch.setattr(pools, "TRIED", 1)
+    monkeypatch.setattr(pools, "TRIED_SECONDS", 0.0)
     monkeypatch.setattr(pools._Processes, "ready", property(lambda processes: not any(one.result() for one in processes._starting)))
 
 
@@ -120,6 +121,25 @@ def test_an_error_of_a_process_is_raised_here() -> None:
         list(crew.in_order(range(ITEMS)))
 
 
+def process_of(number: int) -> int:
+    """Which process was asked."""
+    return who(number)[1]
+
+
+@pytest.mark.usefixtures("eager")
+def test_processes_stay_for_the_next_crew_whichever_thread_asks() -> None:
+    def asked() -> set[int]:
+        with Crew(process_of, ITEMS, 2) as crew:
+            return set(crew.in_order(range(ITEMS))) - {HERE}
+
+    found = []
+    for _ in range(2):
+        with ThreadPoolExecutor(1) as pool:
+            found.append(pool.submit(asked).result())
+    assert found[0]
+    assert found[0] == found[1]
+
+
 SCRIPT = """
 import os, time
 from coverslip.data import pools
@@ -141,8 +161,8 @@ def test_processes_end_with_the_one_that_started_them_however_it_ends() -> None:
 
 
 @pytest.mark.parametrize(("left", "busy", "cores", "free", "count"), [
-    (5.0, 1.7, 2, 1e12, None), (20.0, 1.7, 2, 1e12, 2), (6.0, 1.0, 2, 1e12, 2), (60.0, 2.6, 2, 1e12, None), (5.0, 1.7, 16, 1e12, 16),
-    (1.0, 1.7, 16, 1e12, None), (60.0, 1.7, 16, 2e9, 4), (60.0, 1.7, 16, 5e8, None), (10.0, 1.0, 1, 1e12, None),
+    (4.0, 1.7, 2, 1e12, None), (10.0, 1.7, 2, 1e12, 2), (3.0, 1.0, 2, 1e12, 2), (60.0, 2.6, 2, 1e12, None), (5.0, 1.7, 16, 1e12, 16),
+    (1.0, 1.7, 16, 1e12, None), (60.0, 1.7, 16, 1e9, 4), (60.0, 1.7, 16, 2.5e8, None), (7.0, 1.0, 1, 1e12, None),
     (60.0, 1.0, 16, 1e8, None),
 ])  # fmt: skip
 def test_processes_are_started_where_they_gain_more_than_it_costs(

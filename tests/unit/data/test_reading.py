@@ -16,7 +16,8 @@ from PIL import Image
 
 from coverslip.config import DataConfig
 from coverslip.data.decoding import ImageReadError
-from coverslip.data.pixels import GREY, RGB, Geometry, Normalisation
+from coverslip.data.geometry import GREY, RGB, Geometry
+from coverslip.data.normalisation import Normalisation
 from coverslip.data.reading import Facts, FileContent, Reading, joint_hash, stated_channels
 from coverslip.data.scan import hash_files
 from coverslip.structures import Channel, Table, Task

@@ -11,7 +11,7 @@ import tifffile
 from PIL import Image
 
 from coverslip.data.decoding import ImageReadError, PixelArray
-from coverslip.data.pixels import GREY, WHOLE, Geometry
+from coverslip.data.geometry import GREY, WHOLE, Geometry
 from coverslip.data.reading import Facts, Reading
 from coverslip.data.store import PEEK, FilePixels, Pixels, RowWriter, empty_rows, glance, load_pixels, some_images
 from coverslip.errors import ResourceError

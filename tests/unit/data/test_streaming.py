@@ -13,7 +13,8 @@ from PIL import Image
 
 from coverslip.config import MemoryConfig
 from coverslip.data.cache import cache_entries
-from coverslip.data.pixels import GREY, Geometry, Normalisation, dataset_percentiles, pixel_statistics
+from coverslip.data.geometry import GREY, Geometry
+from coverslip.data.normalisation import Normalisation, dataset_percentiles, pixel_statistics
 from coverslip.data.reading import Reading
 from coverslip.data.store import SCAN_BYTES, Pixels, load_pixels
 from coverslip.data.streaming import StreamedArray, windowed

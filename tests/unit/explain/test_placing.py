@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from coverslip.data.pixels import Geometry
+from coverslip.data.geometry import Geometry
 from coverslip.explain.placing import to_image, to_size
 
 SIZES = [(90, 60), (60, 90), (33, 200), (64, 64)]

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from coverslip.data.pixels import GREY, RGB, WHOLE, Geometry
+from coverslip.data.geometry import GREY, RGB, WHOLE, Geometry
 from coverslip.graphs.builder import GraphBuilder
 from coverslip.graphs.geometry import resized
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from coverslip.data.pixels import Normalisation
+from coverslip.data.normalisation import Normalisation
 from coverslip.graphs.builder import GraphBuilder
 from coverslip.graphs.normalisation import normalised
 

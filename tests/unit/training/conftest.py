@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from coverslip.config import RunConfig, load_config
-from coverslip.data.pixels import GREY, Geometry, Normalisation
+from coverslip.data.geometry import GREY, Geometry
+from coverslip.data.normalisation import Normalisation
 from coverslip.data.store import Pixels
 from coverslip.models.classifier import build_classifier
 from coverslip.network import Network
