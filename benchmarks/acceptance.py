@@ -1,11 +1,11 @@
 """Full-length checks on images kept apart: each recipe, the automatic choice, and a linear probe beside them.
 
-    python benchmarks/acceptance.py [--data ../shared/data] [--weights ../shared/weights] [--only charts:recipe ...]
+    python benchmarks/acceptance.py [--data ../shared/data] [--weights ../shared/weights] [--only charts:recipe ...] [--seed 0]
 
 A part of each data set is kept apart before anything else (charts: three whole genomes and as many images of the others; tables with
 several labels: a fifth, by iterative stratification, fields whole; the rest: a fifth of each class, at least 11). What remains is trained
 on in a fresh process through the command line, and judged on the part kept apart. `cells` are 2,000 simulated images, drawn here.
-Each row is added to benchmarks/results/acceptance-<machine>.csv.
+Another --seed keeps another part apart. Each row is added to benchmarks/results/acceptance-<machine>.csv.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ COMMANDS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 
 
-def keep_apart(data: Path, place: Path) -> None:
+def keep_apart(data: Path, place: Path, seed: int) -> None:
     """Copy a data set into train/ and kept/."""
-    generator = np.random.default_rng(0)
+    generator = np.random.default_rng(seed)
     for folder in sorted(path for path in data.iterdir() if path.is_dir()):
         files = [Path(name) for name in generator.permutation([str(file) for file in sorted(folder.iterdir())])]
         unseen = [file for file in files if data.name == "charts" and file.name.startswith(UNSEEN_GENOMES)]
@@ -84,29 +84,29 @@ def keep_apart(data: Path, place: Path) -> None:
                 shutil.copy(file, place / part / folder.name)
 
 
-def keep_rows_apart(table: Path, marks: str, separator: str, group: str | None, place: Path) -> None:
+def keep_rows_apart(table: Path, marks: str, separator: str, group: str | None, place: Path, seed: int) -> None:
     """Copy the files beside a table of several labels, and write two tables of its rows, into train/ and kept/."""
     from coverslip.data.stratify import stratify
 
     frame = pd.read_csv(table)
     targets = frame[marks].str.get_dummies(separator).to_numpy(dtype=np.int64)
     units = np.arange(len(frame)) if group is None else pd.factorize(frame[group])[0]
-    part = stratify(targets, np.array([0.8, 0.2]), np.random.default_rng(0), units)
+    part = stratify(targets, np.array([0.8, 0.2]), np.random.default_rng(seed), units)
     for number, name in enumerate(("train", "kept")):
         shutil.copytree(table.parent, place / name)
         frame[part == number].to_csv(place / name / table.name, index=False)
 
 
-def lay_out(name: str, data: Path, place: Path) -> tuple[Path, Path]:
+def lay_out(name: str, data: Path, place: Path, seed: int) -> tuple[Path, Path]:
     """Put a data set into place: what is trained on, and what is kept apart."""
     if name == "blood":
-        keep_rows_apart(data / "blood" / "labels.csv", "labels", "|", None, place)
+        keep_rows_apart(data / "blood" / "labels.csv", "labels", "|", None, place, seed)
         return place / "train" / "labels.csv", place / "kept" / "labels.csv"
     if name == "cells":
         simulate("cells", place / "cells", images=2000, seed=0)
-        keep_rows_apart(place / "cells" / "train.csv", "Target", " ", "Field", place)
+        keep_rows_apart(place / "cells" / "train.csv", "Target", " ", "Field", place, seed)
         return place / "train" / "train.csv", place / "kept" / "train.csv"
-    keep_apart(data / name, place)
+    keep_apart(data / name, place, seed)
     return place / "train", place / "kept"
 
 
@@ -134,7 +134,8 @@ def measure(name: str, what: str, sets: tuple[Path, Path], place: Path, weights:
         "accuracy_of_unseen_genomes": right[unseen].mean(),
     } if name == "charts" else {}  # fmt: skip
     folds = json.loads((run / "metrics.json").read_text()).get("folds", {})
-    return facts | {"right": int(right.sum()), **ends(numbers["test"], "accuracy"), **charts, **ends(folds, "accuracy", "folds_")}
+    shares = {**ends(numbers["test"], "accuracy"), **ends(numbers["test"], "balanced_accuracy")}
+    return facts | {"right": int(right.sum()), **shares, **charts, **ends(folds, "accuracy", "folds_")}
 
 
 def ends(numbers: dict[str, Any], name: str, prefix: str = "") -> dict[str, float]:
@@ -161,6 +162,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=BESIDE / "weights")
     everything = [f"{name}:{what}" for name, commands in COMMANDS.items() for what in commands]
     parser.add_argument("--only", nargs="*", default=everything, choices=everything)
+    parser.add_argument("--seed", type=int, default=0, help="of what is kept apart")
     options = parser.parse_args()
     RESULTS.mkdir(exist_ok=True)
     file = RESULTS / f"acceptance-{machine_name()}.csv"
@@ -169,9 +171,9 @@ def main() -> None:
         if not wanted:
             continue
         with tempfile.TemporaryDirectory() as holder:
-            sets = lay_out(name, options.data, Path(holder))
+            sets = lay_out(name, options.data, Path(holder), options.seed)
             for what in wanted:
-                row = measure(name, what, sets, Path(holder), options.weights)
+                row = measure(name, what, sets, Path(holder), options.weights) | {"seed": options.seed}
                 print(row, flush=True)
                 earlier = [pd.read_csv(file)] if file.exists() else []
                 pd.concat([*earlier, pd.DataFrame([row]).round(4)]).to_csv(file, index=False)
