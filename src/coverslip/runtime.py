@@ -171,6 +171,15 @@ def cache_folder() -> Path:
     return Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("coverslip"))
 
 
+def readable(size: int) -> str:
+    """A number of bytes in words.
+
+    >>> readable(5_000_000_000), readable(311_220)
+    ('5.00 GB', '0.3 MB')
+    """
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
 def cpu_count() -> int:
     """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from email.utils import formatdate
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -209,7 +211,9 @@ def test_what_stays_wrong_is_an_error_with_the_url_in_bounded_time(fault: Fault,
 
     def seconds(act: Callable[[], bool], url: str, doing: str) -> float:
         began = time.monotonic()
-        with pytest.raises(UnreachableError, match=rf"^{re.escape(url)} cannot be {doing}: .*it was tried for up to 1 s \({PATIENCE}\)$"):
+        with pytest.raises(
+            UnreachableError, match=rf"^{re.escape(url)} cannot be {doing}: .*it was tried up to 9 times in up to 1 s \({PATIENCE}\)$"
+        ):
             act()
         return time.monotonic() - began
 
@@ -358,3 +362,62 @@ def test_output_for_a_url_is_sent_whole_and_goes_on_after_a_failure(tmp_path: Pa
             pass
     with pytest.raises(InputError, match="web servers are read, not written"), output("https://host/run"):
         pass
+
+
+class WithoutParts(SimpleHTTPRequestHandler):
+    """A web server that knows no ranges, as that of Python itself."""
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def plain_web(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """The address of such a server, and the folder that it gives."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(WithoutParts, directory=tmp_path)) as server, ThreadPoolExecutor(1) as pool:
+        pool.submit(server.serve_forever)
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", tmp_path
+        finally:
+            server.shutdown()
+
+
+@pytest.mark.parametrize("size", [0, 5, 2 * CHUNK + 7])
+def test_a_web_server_without_ranges_gives_whole_files(plain_web: tuple[str, Path], size: int, tmp_path: Path) -> None:
+    address, folder = plain_web
+    content = bytes(range(251)) * (size // 251 + 1)
+    (folder / "file.bin").write_bytes(content[:size])
+    url = URL(f"{address}/file.bin")
+    assert read(url) == content[:size]
+    assert read(url, 3) == content[3:size]
+    assert download(url, tmp_path / "copy.bin") == size
+    assert (tmp_path / "copy.bin").read_bytes() == content[:size]
+
+
+def test_a_part_of_a_file_of_such_a_server_is_an_error_that_was_not_tried_again(plain_web: tuple[str, Path]) -> None:
+    address, folder = plain_web
+    (folder / "file.bin").write_bytes(bytes(100))
+    with pytest.raises(UnreachableError, match=r"Range request not supported[^;]*$"):
+        read(URL(f"{address}/file.bin"), 10, 20)
+
+
+def test_a_bucket_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    with moto_server() as address:
+        monkeypatch.setenv(ENDPOINT, address)
+        for act in (
+            lambda: listing(URL("s3://nobucket/x")),
+            lambda: read(URL("s3://nobucket/x")),
+            lambda: upload(tmp_path / "file", URL("s3://nobucket/x")),
+        ):
+            with pytest.raises(InputError, match=r"^s3://nobucket/x.* cannot be .*: the store has no bucket 'nobucket'; check its name"):
+                act()
+
+
+def test_a_dead_store_is_seen_before_there_is_anything_to_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TIMEOUT, "0.3")
+    monkeypatch.setenv(PATIENCE, "1")
+    with silent_server() as port:
+        monkeypatch.setenv(ENDPOINT, f"http://127.0.0.1:{port}")
+        with pytest.raises(UnreachableError, match=r"s3://bucket/scores\.csv cannot be"), output_file("s3://bucket/scores.csv"):
+            pytest.fail("work was done for a store that does not answer")

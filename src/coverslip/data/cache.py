@@ -19,7 +19,7 @@ from pathlib import Path
 import filelock
 
 from coverslip.errors import ResourceError
-from coverslip.runtime import cache_folder, explained, make_folder
+from coverslip.runtime import cache_folder, explained, make_folder, readable
 
 KINDS = ("pixels", "features", "maps", "graphs", "bundles", "shards", "indexes")
 STALE_SECONDS = 86_400
@@ -72,7 +72,7 @@ def cached(kind: str, key: str, build: Callable[[Path], None], *, size: int, lim
     if not place.is_dir():
         if size > limit:
             raise ResourceError(
-                f"the {kind} need {size / 1e9:.2f} GB on disk, but cache.limit is {limit / 1e9:.2f} GB; "
+                f"the {kind} need {readable(size)} on disk, but cache.limit is {readable(limit)}; "
                 f"raise it (-s cache.limit={size * 2}) or make pixels.height and pixels.width smaller"
             )
         evict(limit - size)

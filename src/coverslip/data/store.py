@@ -25,7 +25,8 @@ from coverslip.data.reading import Reading
 from coverslip.data.scan import Scan, content_keys, scan_images, workers_for
 from coverslip.data.shards import Shards
 from coverslip.data.streaming import Arrange, Decoder, StreamedArray, decoding_slots, expect, windowed
-from coverslip.runtime import Progress, cpu_count, hash_text, no_progress
+from coverslip.errors import ResourceError
+from coverslip.runtime import Progress, cpu_count, hash_text, no_progress, readable
 from coverslip.structures import Channel, File, IntArray, Table
 
 FORMAT = "6"
@@ -142,7 +143,7 @@ def load_pixels(
         largest: pixels that an image has, about, before it is resized.
 
     Raises:
-        ResourceError: the pixels of local files do not fit into the limit.
+        ResourceError: the pixels of local files do not fit into the limit, or what is known of files in a store does not.
         UnreachableError: a store does not answer.
     """
     far, memory = not isinstance(table.root, Path), memory or MemoryConfig()
@@ -151,7 +152,13 @@ def load_pixels(
     hashes = content_keys(table)
     row_bytes = int(np.prod(geometry.shape)) * geometry.dtype.itemsize
     streams = far and len(table) * row_bytes > limit
-    kept = max(0, int(KEPT_SHARE * limit) - len(table) * SCAN_BYTES) // row_bytes
+    facts = len(table) * SCAN_BYTES
+    if streams and facts > limit:
+        raise ResourceError(
+            f"what is known of each of the {len(table):,} images, a thumbnail and facts, needs {readable(facts)} on disk in all, "
+            f"but cache.limit is {readable(limit)}; raise it (-s cache.limit={2 * facts})"
+        )
+    kept = max(0, int(KEPT_SHARE * limit) - facts) // row_bytes
     count = min(len(table), kept) if streams else len(table)
     key = hash_text(FORMAT, str(geometry), str(reading), *hashes, *([str(count)] if streams else []))
     shape = (count, *geometry.shape)
@@ -162,7 +169,7 @@ def load_pixels(
         scan = scan_images(table, reading, on_image=keep, progress=progress, workers=workers_for(table), decoding=slots)
         scan.save(folder / "scan.npz")
 
-    size = count * row_bytes + (len(table) * SCAN_BYTES if streams else 0)
+    size = count * row_bytes + (facts if streams else 0)
     folder = cached("pixels", key, build, size=size, limit=limit)
     scan = Scan.load(folder / "scan.npz")
     scan = replace(scan, facts=scan.facts.assign(image=list(table.images)))

@@ -11,6 +11,7 @@ import configparser
 import json
 import os
 import random
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -43,6 +44,10 @@ KEYS = {
     "or AZURE_SKIP_SIGNATURE=true for a public container",
 }
 """What gives access to each kind of store."""
+NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
+"""What S3 and Azure say of a bucket that they do not have."""
+REFUSED = re.compile(r"status code: 4(?!08|29)\d\d")
+"""An answer that asking again would not change."""
 METADATA = ("169.254.169.254", "metadata.google.internal")
 """Where machines of a cloud find their keys."""
 
@@ -155,8 +160,8 @@ def telling(url: URL, doing: str) -> Iterator[None]:
     errors = require("obstore.exceptions", "cloud")
     try:
         yield
-    except (errors.NotFoundError, FileNotFoundError):
-        raise MissingInputError(f"there is nothing at {url.shown}") from None
+    except (errors.NotFoundError, FileNotFoundError) as error:
+        raise _without_bucket(error, url, doing) or MissingInputError(f"there is nothing at {url.shown}") from None
     except (errors.PermissionDeniedError, errors.UnauthenticatedError) as error:
         raise InputError(
             f"{url.shown} {doing}: access was refused ({_reason(error, url)}); check the credentials: "
@@ -165,8 +170,18 @@ def telling(url: URL, doing: str) -> Iterator[None]:
     except (errors.BaseError, OSError) as error:
         if any(host in str(error) for host in METADATA):
             raise InputError(f"{url.shown} {doing}: no keys of the store were found; {KEYS[url.parts[0]]}") from None
-        tried = f"it was tried for up to {_seconds(PATIENCE, 60):g} s ({PATIENCE})"
-        raise UnreachableError(f"{url.shown} {doing}: {_reason(error, url)}; {tried}") from None
+        tried = f"; it was tried up to {RETRIES + 1} times in up to {_seconds(PATIENCE, 60):g} s ({PATIENCE})"
+        once = isinstance(error, errors.NotSupportedError) or REFUSED.search(str(error))
+        unreachable = UnreachableError(f"{url.shown} {doing}: {_reason(error, url)}{'' if once else tried}")
+        raise _without_bucket(error, url, doing) or unreachable from None
+
+
+def _without_bucket(error: Exception, url: URL, doing: str) -> InputError | None:
+    """What is to be said where the store has no such bucket; None where that is not so."""
+    if not any(word in str(error) for word in NO_BUCKET):
+        return None
+    found = f"the store has no bucket {url.parts[1]!r}"
+    return InputError(f"{url.shown} {doing}: {found}; check its name, and the endpoint of the store (--endpoint)")
 
 
 def patiently(url: URL, doing: str, ask: Callable[[Any, str], T]) -> T:

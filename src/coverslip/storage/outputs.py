@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import filelock
@@ -71,13 +71,16 @@ def output_file(where: str | Place) -> Iterator[Path]:
     Raises:
         InputError: a web server, which is read only.
         ResourceError: another process writes there.
-        UnreachableError: the store does not answer; the local file stays, and the message names it.
+        UnreachableError: the store does not answer, which is seen before there is anything to write; or not any more: the local file
+            stays, and the message names it.
     """
     target = place(where)
     if isinstance(target, Path):
         yield target
         return
     writable(target)
+    with suppress(InputError):  # keys that may only write are enough
+        exists(target)
     with _holder(target) as holder:
         shutil.rmtree(holder, ignore_errors=True)
         with explained(holder):

@@ -53,16 +53,30 @@ def read(url: URL, start: int = 0, length: int | None = None, *, most: int | Non
 
 
 def chunks(store: Any, key: str, size: int, start: int = 0) -> Iterator[bytes]:
-    """A large object piece by piece, a few ahead."""
-    obstore = require("obstore", "cloud")
+    """A large object piece by piece, a few ahead; in one go from a web server that gives no parts of files."""
+    obstore, errors = require("obstore", "cloud"), require("obstore.exceptions", "cloud")
     begins = range(start, size, CHUNK)
     with ThreadPoolExecutor(4) as pool:
         ask = [lambda begin=begin: bytes(obstore.get_range(store, key, start=begin, end=min(begin + CHUNK, size))) for begin in begins]
         waiting = [pool.submit(one) for one in ask[:4]]
         for number in range(len(ask)):
-            yield waiting.pop(0).result()
+            try:
+                piece = waiting.pop(0).result()
+            except errors.NotSupportedError:
+                yield from _in_one_go(store, key, start)
+                return
+            yield piece
             if number + 4 < len(ask):
                 waiting.append(pool.submit(ask[number + 4]))
+
+
+def _in_one_go(store: Any, key: str, start: int) -> Iterator[bytes]:
+    passed = 0
+    for piece in require("obstore", "cloud").get(store, key).stream(min_chunk_size=CHUNK):
+        wanted = bytes(piece)[max(0, start - passed) :]
+        passed += len(piece)
+        if wanted:
+            yield wanted
 
 
 def stat(url: URL) -> Stat | None:

@@ -26,7 +26,7 @@ from coverslip.errors import ConfigError, ResourceError
 from coverslip.models.cutting import Cut
 from coverslip.models.hardware import autocast
 from coverslip.network import CHUNKS_AHEAD, SCORE_BATCH, Network
-from coverslip.runtime import Progress, derived_seed, hash_text, no_progress, write_json
+from coverslip.runtime import Progress, derived_seed, hash_text, no_progress, readable, write_json
 from coverslip.structures import IntArray
 from coverslip.training.extractor import Extractor, Features
 from coverslip.training.features import fingerprint
@@ -89,8 +89,8 @@ class Maps:
         if size > self.limit:
             raise ResourceError(
                 f"the maps of {len(self.rows)} images in {self.views} views, behind {self.cut.name} "
-                f"({' × '.join(map(str, self.cut.shape))} numbers each), need {size / 1e9:.2f} GB on disk, but cache.limit is "
-                f"{self.limit / 1e9:.2f} GB; raise it (-s cache.limit={size * 2}), say fewer training.views, or training.frozen_share=0"
+                f"({' × '.join(map(str, self.cut.shape))} numbers each), need {readable(size)} on disk, but cache.limit is "
+                f"{readable(self.limit)}; raise it (-s cache.limit={size * 2}), say fewer training.views, or training.frozen_share=0"
             )
         known = hash_text(fingerprint(self.network, self.cut.lower, self.runtime), self.cut.name)
         self._pieces = [self._piece(first, known) for first in range(0, len(self.rows), PIECE)]

@@ -18,7 +18,7 @@ from coverslip.data.normalisation import Normalisation, dataset_percentiles, pix
 from coverslip.data.reading import Reading
 from coverslip.data.store import SCAN_BYTES, Pixels, load_pixels
 from coverslip.data.streaming import StreamedArray, windowed
-from coverslip.errors import BadImagesError, UnreachableError
+from coverslip.errors import BadImagesError, ResourceError, UnreachableError
 from coverslip.network import chunks
 from coverslip.storage import ENDPOINT, PATIENCE, TIMEOUT, URL
 from coverslip.structures import Table, Task
@@ -53,6 +53,13 @@ def asked(store: Store) -> list[str]:
     names = [path.split("/")[-1] for method, path in store.requests if method == "GET" and path.endswith(".png")]
     store.requests.clear()
     return names
+
+
+def test_a_limit_below_what_is_known_of_the_images_is_an_error_before_any_is_read(served: tuple[Table, Table, Store]) -> None:
+    _, far, store = served
+    with pytest.raises(ResourceError, match=rf"of the {IMAGES} images, a thumbnail and facts, needs 0\.\d MB .*-s cache\.limit=\d+\)$"):
+        load_pixels(far, Reading(), GEOMETRY, 1600 * IMAGES - 1)
+    assert asked(store) == []
 
 
 def test_what_fits_is_kept_and_the_rest_is_read_again(served: tuple[Table, Table, Store]) -> None:
