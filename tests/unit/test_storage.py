@@ -189,11 +189,11 @@ def operations(folder: Path, address: str) -> dict[str, tuple[str, Callable[[], 
     }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_what_goes_wrong_for_a_moment_is_tried_again(fault: Fault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("faults", [*((fault, fault) for fault in FAULTS), ("500", "cut"), ("close", "slow")], ids="-".join)
+def test_what_goes_wrong_for_a_moment_is_tried_again(faults: tuple[Fault, Fault], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(TIMEOUT, "1.5")
     with (
-        object_server(tmp_path, lambda method, path, before: fault if before < 2 else "") as (address, server),
+        object_server(tmp_path, lambda method, path, before: faults[before] if before < 2 else "") as (address, server),
         ThreadPoolExecutor(8) as pool,
     ):
         monkeypatch.setenv(ENDPOINT, address)

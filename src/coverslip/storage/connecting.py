@@ -208,8 +208,8 @@ def patiently(url: URL, doing: str, ask: Callable[[Any, str], T]) -> T:
 
 
 def _broke_off(said: str) -> bool:
-    """Whether an error of obstore is one of the connection, and was not tried again."""
-    return "HTTP error" in said and "retries" not in said
+    """Whether an error of obstore is one of the connection, and tries are left: it counts those until an answer began, not those that then broke off."""
+    return "HTTP error" in said and f"after {RETRIES} retries" not in said
 
 
 def _reason(error: Exception, url: URL) -> str:
