@@ -18,6 +18,7 @@ import os
 import sys
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
@@ -45,6 +46,8 @@ KEPT_BYTES = 33_000_000
 """Memory that is kept for the next image, at most, in one piece: the largest that the GNU C library can be made to keep."""
 IDLE_SECONDS = 20
 """Processes that have had nothing to do for so long end."""
+MEANWHILE = 2
+"""Threads that work while processes start: Python runs one at a time, and each more keeps the one that starts them waiting."""
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """What a library that computes reads its number of threads from."""
@@ -126,8 +129,8 @@ def _with_some_ahead(submit: Callable[[_Item], _Coming[_Result]], items: Iterabl
 class Crew(Generic[_Item, _Result]):
     """Threads that work on items, and processes that take over once it is seen that there is so much to do that it is worth starting them.
 
-    Threads go on while processes start. A process that is ended from outside costs its items' time. `in_order`, or a context around
-    `submit`, ends the threads.
+    A few threads go on while processes start, and what waited for a thread goes to them when they have. A process that is ended from
+    outside costs its items' time. `in_order`, or a context around `submit`, ends the threads.
 
     Args:
         function: of an item alone; it and its results are picklable, and what it leaves behind is in files.
@@ -141,7 +144,7 @@ class Crew(Generic[_Item, _Result]):
         self._left, self._done, self._trying = count, 0, True
         self._threads = image_threads(self.workers)
         self._processes: _Processes | None = None
-        self._one_by_one = threading.Lock()
+        self._one_by_one, self._meanwhile = threading.Lock(), threading.Semaphore(MEANWHILE)
         self._began, self._began_to_compute = time.perf_counter(), time.process_time()
 
     def __enter__(self) -> Self:
@@ -162,9 +165,18 @@ class Crew(Generic[_Item, _Result]):
             if self._processes and self._processes.ready:
                 with suppress(BrokenExecutor):
                     return Work(item, self._processes.executor.submit(self._function, item), self._again)
-        future = self._threads.submit(self._function, item)
+        future = self._threads.submit(self._by_thread, item)
         future.add_done_callback(lambda _: self._note(weight))
         return Work(item, future, self._again)
+
+    def _by_thread(self, item: _Item) -> _Result:
+        processes = self._processes
+        if processes is None:
+            return self._function(item)
+        with self._meanwhile:
+            if not processes.ready:
+                return self._function(item)
+        return processes.executor.submit(self._function, item).result()
 
     def in_order(self, items: Iterable[_Item], ahead: int | None = None) -> Iterator[_Result]:
         """The results of items, in their order, with a bounded number in flight; then the threads end.
@@ -224,6 +236,7 @@ class _Processes:
     def __init__(self, function: Callable[[Any], Any], count: int) -> None:
         import loky
 
+        warnings.filterwarnings("ignore", message="A worker stopped while some jobs", category=UserWarning)  # idle ones: others start
         self.executor: Executor = _ASKING.submit(
             loky.get_reusable_executor, max_workers=count, timeout=IDLE_SECONDS, initializer=_end_with, initargs=(os.getpid(),),
             env=dict.fromkeys(THREADS, "1"),

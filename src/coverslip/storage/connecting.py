@@ -208,7 +208,7 @@ def patiently(url: URL, doing: str, ask: Callable[[Any, str], T]) -> T:
 
 
 def _broke_off(said: str) -> bool:
-    """Whether an error of obstore is one of the connection, and tries are left: it counts those until an answer began, not those that then broke off."""
+    """Whether an answer broke off, for which obstore does not ask again, with tries left."""
     return "HTTP error" in said and f"after {RETRIES} retries" not in said
 
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -103,6 +104,23 @@ def test_processes_take_over_and_results_keep_their_order() -> None:
     asked = [process for _, process in found]
     assert asked[0] == HERE
     assert HERE not in asked[50:]
+
+
+def slow_who(number: int) -> int:
+    """Which process has done an item."""
+    time.sleep(0.05)
+    return os.getpid()
+
+
+def test_what_waits_for_a_thread_goes_to_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All items are handed out before processes have started."""
+    monkeypatch.setattr(pools, "START_SECONDS", -1e9)
+    monkeypatch.setattr(pools, "TRIED_SECONDS", 0.0)
+    with Crew(slow_who, 1000, 2) as crew:
+        first = [crew.submit(number) for number in range(300)]
+        assert HERE in {one.result() for one in first[:2]}
+        crew.submit(300)  # by now it is known that there is much to do
+        assert {one.result() for one in first[-100:]}.isdisjoint({HERE})
 
 
 @pytest.mark.usefixtures("eager")
