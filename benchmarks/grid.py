@@ -8,9 +8,11 @@ others; networks, heads, optimizers, rates, batch size and epochs are those of t
     python benchmarks/grid.py --data ../shared/data/gel                      # the grid's own twelve runs on the CPU
     python benchmarks/grid.py --data ../shared/data/gel --timed-epochs 2     # the usual script's time from two epochs of each run
     python benchmarks/grid.py --data ../shared/data/gel --models mobilenetv2_035 mobilenetv2_100
+    python benchmarks/grid.py --data ../shared/data/gel --timed-epochs 2 --cores 0,1 2,3 4,5
 
 Pretrained weights are used where they are on this machine, random ones on both sides where they are not. With `--timed-epochs`
-the usual script's accuracy is left out, for it has not finished. Writes benchmarks/results/grid-<machine>.csv (with the
+the usual script's accuracy is left out, for it has not finished. With `--cores` every process has one of these sets of cores to
+itself: ours the first, runs of the usual script, several at a time, one each. Writes benchmarks/results/grid-<machine>.csv (with the
 models' names in it when they are not the grid's own).
 """
 
@@ -23,7 +25,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -114,15 +118,26 @@ def plain_run(data: Path, split: Path, backbone: str, head: str, optimizer: str,
     return {"ready": ready, "epochs": seconds, "scoring": time.perf_counter() - began, "accuracy": accuracy}
 
 
-def time_plain(data: Path, split: Path, backbone: str, head: str, optimizer: str, epochs: int) -> tuple[float, float | None]:
-    """Seconds of a run in a process of its own, extrapolated where not all epochs are run, and its accuracy."""
+def time_plain(
+    data: Path, split: Path, backbone: str, head: str, optimizer: str, epochs: int, free: Queue[set[int]]
+) -> tuple[float, float | None]:
+    """Seconds of a run in a process of its own, on free cores, extrapolated where not all epochs are run, and its accuracy."""
+    cores = free.get()
+    keep_to(cores)
     began = time.perf_counter()
     asked = [str(data), str(split), backbone, head, optimizer, str(epochs)]
     done = subprocess.run([sys.executable, __file__, "--plain", *asked], check=True, capture_output=True, text=True)
     whole = time.perf_counter() - began
+    free.put(cores)
     told = json.loads(done.stdout.splitlines()[-1])
     left = (EPOCHS - epochs) * sum(told["epochs"]) / len(told["epochs"])
     return whole + left, told["accuracy"] if epochs == EPOCHS else None
+
+
+def keep_to(cores: set[int]) -> None:
+    """Let this thread, and the processes that it starts, compute on some cores only; on all where none are named."""
+    if cores:
+        os.sched_setaffinity(0, cores)
 
 
 # Ours -----------------------------------------------------------------------------------------------------------------
@@ -148,6 +163,7 @@ def main() -> None:
     parser.add_argument("--heads", nargs="+", default=list(HEADS), choices=HEADS, help="of the usual script")
     parser.add_argument("--optimizers", nargs="+", default=list(OPTIMIZERS), choices=OPTIMIZERS, help="of the usual script")
     parser.add_argument("--timed-epochs", type=int, default=EPOCHS)
+    parser.add_argument("--cores", nargs="+", default=[""], help="sets of cores, for example 0,1 2,3 (Linux)")
     parser.add_argument("--plain", nargs=6, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.plain:
@@ -155,17 +171,24 @@ def main() -> None:
         print(json.dumps(plain_run(Path(data), Path(split), backbone, head, optimizer, int(epochs))))
         return
     data = options.data.absolute()
+    free: Queue[set[int]] = Queue()
+    for cores in options.cores:
+        free.put({int(core) for core in cores.split(",") if core})
+    keep_to(free.queue[0])
     suffix = "" if options.models == list(OWN) else "-" + "-".join(options.models)
     target = RESULTS / f"grid-{machine_name()}{suffix}.csv"
-    with tempfile.TemporaryDirectory() as holder:
+    with tempfile.TemporaryDirectory() as holder, ThreadPoolExecutor(len(options.cores)) as pool:
         ours, table = time_ours(data, options.models, Path(holder))
+        print(f"ours: {ours:.1f} s", flush=True)
         split = Path(holder) / "study" / "runs" / table["model_id"].iloc[0] / "split.csv"
-        rows = []
+        runs, rows = [], []
         for row in table.to_dict("records"):
             backbone, head, optimizer = (row[name] for name in ("pretrained_model", "classifier_head", "opt_alg"))
-            if head not in options.heads or optimizer not in options.optimizers:
-                continue
-            usual, accuracy = time_plain(data, split, backbone, head, optimizer, options.timed_epochs)
+            if head in options.heads and optimizer in options.optimizers:
+                timed = pool.submit(time_plain, data, split, backbone, head, optimizer, options.timed_epochs, free)
+                runs.append((row, backbone, timed))
+        for row, backbone, timed in runs:
+            usual, accuracy = timed.result()
             alone = 60 * (row["training_time_mins"] + row["features_time_mins"])
             weights = "pretrained" if weights_of(backbone) else "none"
             rows.append({"run": row["model_id"], "weights": weights, "usual_seconds": usual, "our_seconds_alone": alone})

@@ -46,8 +46,10 @@ KEPT_BYTES = 33_000_000
 """Memory that is kept for the next image, at most, in one piece: the largest that the GNU C library can be made to keep."""
 IDLE_SECONDS = 20
 """Processes that have had nothing to do for so long end."""
+THREADS_OF_USE = 4
+"""Threads of a crew, at most: Python runs one at a time, and those that wait for it keep the one that hands out work waiting, too."""
 MEANWHILE = 2
-"""Threads that work while processes start: Python runs one at a time, and each more keeps the one that starts them waiting."""
+"""Of them, how many work on while processes start."""
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """What a library that computes reads its number of threads from."""
@@ -135,14 +137,15 @@ class Crew(Generic[_Item, _Result]):
     Args:
         function: of an item alone; it and its results are picklable, and what it leaves behind is in files.
         count: items, all picklable, that will come, or what they weigh together.
-        workers: threads, and most processes; as many as there are cores when not given.
+        workers: processes, at most, and threads, at most 4; as many as there are cores when not given.
     """
 
     def __init__(self, function: Callable[[_Item], _Result], count: int, workers: int | None = None) -> None:
         self.workers = workers or cpu_count()
         self._function = function
-        self._left, self._done, self._trying = count, 0, True
-        self._threads = image_threads(self.workers)
+        self._count, self._done, self._trying = count, 0, True
+        self._few = min(self.workers, THREADS_OF_USE)
+        self._threads = image_threads(self._few)
         self._processes: _Processes | None = None
         self._one_by_one, self._meanwhile = threading.Lock(), threading.Semaphore(MEANWHILE)
         self._began, self._began_to_compute = time.perf_counter(), time.process_time()
@@ -156,11 +159,10 @@ class Crew(Generic[_Item, _Result]):
     def submit(self, item: _Item, weight: int = 1) -> Work[_Item, _Result]:
         """Have an item done; a heavy one is as long as several."""
         with self._one_by_one:
-            self._left -= weight
             seconds = time.perf_counter() - self._began
-            if self._trying and self._done >= self.workers and seconds >= TRIED_SECONDS:
+            if self._trying and self._done >= self._few and seconds >= TRIED_SECONDS:
                 busy = (time.process_time() - self._began_to_compute) / seconds
-                self._processes = _Processes.worth(self._function, seconds * self._left / self._done, busy, self.workers)
+                self._processes = _Processes.worth(self._function, seconds * (self._count / self._done - 1), busy, self.workers)
                 self._trying = False
             if self._processes and self._processes.ready:
                 with suppress(BrokenExecutor):
