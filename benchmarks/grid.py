@@ -30,8 +30,6 @@ from pathlib import Path
 from queue import Queue
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
 import pandas as pd
 import timm
 import torch

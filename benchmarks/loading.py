@@ -40,7 +40,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+from coverslip.runtime import WAITING
+
+os.environ.update(WAITING | dict(os.environ))
 
 BATCH, WORKERS = 32, 2
 SIZE = int(os.environ.get("COVERSLIP_BENCH_SIZE", "224"))

@@ -20,7 +20,9 @@ import tempfile
 import time
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+from coverslip.runtime import WAITING
+
+os.environ.update(WAITING | dict(os.environ))
 RESULTS = Path(__file__).parent / "results"
 PEERS = ("coverslip", "probe", "fastai", "autogluon")
 

@@ -15,7 +15,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+from coverslip.runtime import WAITING
+
+os.environ.update(WAITING | dict(os.environ))
 
 import pandas as pd
 import torch

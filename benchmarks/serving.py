@@ -21,7 +21,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+from coverslip.runtime import WAITING
+
+os.environ.update(WAITING | dict(os.environ))
 
 import numpy as np
 import pandas as pd

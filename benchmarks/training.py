@@ -19,7 +19,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+from coverslip.runtime import WAITING
+
+os.environ.update(WAITING | dict(os.environ))
 
 import numpy as np
 import pandas as pd

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Annotated, Any
 
@@ -52,8 +51,10 @@ def coverslip(
 
 def main() -> None:
     """Run a command. Exit status: 0 done, 1 the work failed, 2 the command or the input is wrong, 130 interrupted."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from coverslip.errors import CoverslipError, ResourceError
+    from coverslip.runtime import wait_asleep
+
+    wait_asleep()
 
     try:
         app()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from coverslip.errors import ConfigError, CoverslipError, did_you_mean
-from coverslip.runtime import cpu_count
+from coverslip.runtime import WAITING, cpu_count
 from coverslip.storage import URL, place
 
 T = TypeVar("T")
@@ -114,13 +114,13 @@ def build_engine(name: str = "local", address: str | None = None) -> Engine:
 
 
 def thread_variables(workers: int, cores: int | None = None) -> dict[str, str]:
-    """Environment of a worker that shares a machine: its part of the cores, and threads that sleep while they wait.
+    """Environment of a worker that shares a machine: its part of the cores, and how its threads wait.
 
-    >>> thread_variables(2, cores=8)
-    {'OMP_NUM_THREADS': '4', 'OMP_WAIT_POLICY': 'PASSIVE'}
+    >>> thread_variables(2, cores=8)["OMP_NUM_THREADS"]
+    '4'
     """
     threads = max(1, (cores or cpu_count()) // max(1, workers))
-    return {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE")}
+    return {"OMP_NUM_THREADS": str(threads), **{name: os.environ.get(name, value) for name, value in WAITING.items()}}
 
 
 class LocalEngine:

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from coverslip.errors import ConfigError, InputError, UnreachableError, did_you_mean
+from coverslip.runtime import WAITING
 from coverslip.study.ray_engine import PASSED_ON
 
 SECONDS_TO_ANSWER = 30.0
@@ -105,7 +106,7 @@ class JobServer:
             "entrypoint": order.entrypoint,
             "entrypoint_num_cpus": order.cpus,
             "entrypoint_num_gpus": order.gpus,
-            "runtime_env": {"env_vars": {"OMP_WAIT_POLICY": "PASSIVE", **variables}},
+            "runtime_env": {"env_vars": {**WAITING, **variables}},
             "metadata": {"name": f"coverslip {order.arguments[0]}"},
         }
         answer = self._ask("POST", "/api/jobs/", {key: value for key, value in wanted.items() if value is not None}, tries=1)
