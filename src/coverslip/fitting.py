@@ -20,7 +20,6 @@ from coverslip.data.store import Pixels
 from coverslip.errors import ConfigError, InputError, RunFolderError
 from coverslip.models.backbones import native_size
 from coverslip.models.classifier import Classifier, FrozenBackbones, build_classifier
-from coverslip.models.cutting import cut
 from coverslip.models.groups import Columns, GroupedClassifier, group_columns, members_of
 from coverslip.models.hardware import choose_device, choose_precision
 from coverslip.models.summary import Summary, summarise
@@ -31,7 +30,7 @@ from coverslip.runtime import Progress, derived_seed, package_versions
 from coverslip.structures import FloatArray, IntArray
 from coverslip.training.checkpoint import load_checkpoint, save_checkpoint
 from coverslip.training.features import FeatureStore, module_hash
-from coverslip.training.fit import Fitted, fit
+from coverslip.training.fit import Fitted, fit, halved
 from coverslip.training.plan import Plan
 from coverslip.training.ranks import current
 from coverslip.training.samples import Samples
@@ -108,8 +107,8 @@ class Fits:
         )
         if probing:
             classifier.backbone.requires_grad_(False)
-        if self.config.training.cuts:
-            classifier.notes = (*classifier.notes, cut(classifier, self.config.training.frozen_share).sentence)
+        halves = halved(classifier, self.config)
+        classifier.notes = (*classifier.notes, *([halves.sentence] if halves else []))
         return classifier
 
     @property

@@ -26,7 +26,7 @@ SHORT = ("training.minutes=0.5", "intervals.resamples=200")
 CELLS = (*SHORT, "model.backbone=mobilenetv2_100", "pixels.height=128", "pixels.width=128")
 RECIPES = {
     "blood": ("blood/labels.csv", (*SHORT, "split.folds=2", "pixels.height=192", "pixels.width=256")),
-    "charts": ("charts", (*SHORT, "pixels.height=112", "pixels.width=160")),
+    "charts": ("charts", (*SHORT, "split.folds=2", "pixels.height=250", "pixels.width=375")),
     "charts-alexnet": ("charts", (*SHORT, "training.steps=2")),
     "gel-probe": ("gel", SHORT),
     "hpa-10-transfer": ("cells/train.csv", CELLS),

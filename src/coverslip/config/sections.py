@@ -186,13 +186,13 @@ class ModelConfig(Section):
     """Backbone, its weights, and the head on top."""
 
     backbone: str = "mobilenetv2_100"
-    """A timm architecture, `small_30k`, `small_200k`, `small_600k`, or `alexnet_grey`."""
+    """A timm architecture, `small_30k`, `small_200k`, `small_600k`, `curve_160k`, `curve_630k` (charts of a line), or `alexnet_grey`."""
     weights: str = "pretrained"
     """`pretrained` (COVERSLIP_WEIGHTS, caches, hub), `none` (random), a .safetensors file, or a bundle or run to go on from; also a URL."""
     head: Literal["single", "multi"] | list[Count] = "single"
     """`single`: one linear layer; `multi`: 512 and 256 ReLU units with dropout 0.25 and 0.5; or the sizes of hidden layers."""
     arguments: dict[str, bool | int | float | str] = {}
-    """Further arguments for the architecture's constructor; `small_*` take `width` (planes of the stem) and `depth` (blocks a stage)."""
+    """Further arguments for the architecture; `small_*` and `curve_*` take `width` (planes of the stem) and `depth` (blocks a stage)."""
     pooling: Literal["average", "max", "both"] = "average"
     """How the last feature map becomes a vector."""
     first_layer: Literal["repeat", "mean", "zero"] = "repeat"
@@ -225,7 +225,7 @@ class TrainingConfig(Section):
     steps_per_epoch: Count | None = None
     """Steps that count as an epoch, on images drawn at random; a pass over the training part when not given."""
     views: Annotated[int, Field(ge=0)] = 4
-    """Augmented copies of each training image, beside itself, whose features (`probe`) or maps (`frozen_share`) are cached."""
+    """Augmented copies of each training image, beside itself, that are cached: features (`probe`), maps (`frozen_share`, `curve_*`)."""
     optimizer: Optimizer = "adamw"
     """`exact` solves a linear head on frozen features (L-BFGS, strength chosen by cross-validation); the others are first-order."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9

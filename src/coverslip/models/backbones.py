@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from coverslip.config import ModelConfig
 from coverslip.errors import ConfigError
 from coverslip.models.networks import Size, adapt_numbers, create_network, input_facts, load_state
-from coverslip.models.small import OWN_NETWORKS
+from coverslip.models.own import OWN_NETWORKS
 from coverslip.models.weights import Weights, find_weights, local_weights, read_input_size
 
 Pooling = Literal["average", "max", "both"]

@@ -1,10 +1,13 @@
-"""A classifier cut in two: first layers that stay as they are, and the rest, which learns from what they give."""
+"""A classifier cut in two: first layers that stay as they are, for they are frozen or have no weights, and the rest, which learns from
+what they give.
+"""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +42,8 @@ class Cut:
     @property
     def sentence(self) -> str:
         """What stays as it is, in words."""
+        if not any(True for _ in self.lower.parameters()):
+            return f"{self.name} has no weights: what it reads of an image ({' × '.join(map(str, self.shape))} numbers) is computed once"
         return f"the layers up to {self.name} ({self.share:.0%} of the multiply-adds) stay as they are; what they give is computed once"
 
 
@@ -80,6 +85,24 @@ def cut(classifier: Classifier, share: float) -> Cut:
     found.lower.requires_grad_(False)
     found.lower.eval()
     return found
+
+
+def cut_unlearned(classifier: Classifier) -> Cut | None:
+    """Cut a classifier behind first blocks that have no weights and give fewer numbers than an image has; None where there are none.
+
+    Args:
+        classifier: left as it was.
+    """
+    network, spec, training = classifier.backbone.network, classifier.backbone.spec, classifier.training
+    if any(True for _ in next(network.children()).parameters()):
+        return None
+    image = torch.zeros(1, spec.channels, *spec.size, device=next(classifier.parameters()).device)
+    classifier.eval()
+    blocks, total = _blocks_in_turn(network, image)
+    learning = next((number for number, block in enumerate(blocks) if any(True for _ in block.module.parameters())), 0)
+    made = _cut_behind(classifier, blocks, learning, total, image) if learning else None
+    classifier.train(training)
+    return made if made and prod(made.shape) < image.numel() else None
 
 
 def _cut_behind(classifier: Classifier, blocks: list[_Block], number: int, total: int, image: Tensor) -> Cut | None:

@@ -80,5 +80,5 @@ def _agree(module: nn.Module, other: nn.Module, image: Tensor, tolerance: float)
 
 
 def kind_of(module: nn.Module) -> torch.dtype:
-    """The dtype of a network's weights, in which it takes its images."""
-    return next(module.parameters()).dtype
+    """The dtype of a network's weights, in which it takes its images; float32 where it has none."""
+    return next((parameter.dtype for parameter in module.parameters()), torch.float32)

@@ -11,7 +11,7 @@ import torch
 
 from coverslip.errors import WeightsError
 from coverslip.models.networks import Size, State
-from coverslip.models.small import OWN_NETWORKS
+from coverslip.models.own import OWN_NETWORKS
 
 SAFE_NAME = "model.safetensors"
 SECONDS_TO_ANSWER = 5.0

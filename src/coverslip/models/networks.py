@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from coverslip.errors import ConfigError, WeightsError, did_you_mean
-from coverslip.models.small import OWN_ARGUMENTS, OWN_NETWORKS, OWN_SIZES, OWN_SMALLEST
+from coverslip.models.own import OWN_ARGUMENTS, OWN_NETWORKS, OWN_SIZES, OWN_SMALLEST
 
 Size = tuple[int, int]
 State = dict[str, Tensor]

@@ -6,8 +6,6 @@ that ends in a vector (n, num_features), so that a head can be attached.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from itertools import pairwise
 
 import torch
@@ -127,7 +125,7 @@ def start_weights(network: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-def _sized(
+def sized(
     widths: tuple[int, int, int, int], features: int, channels: int, size: tuple[int, int], *, width: int | None = None, depth: int = 1
 ) -> nn.Module:
     """A small network, all of whose planes are scaled so that the stem has `width` of them."""
@@ -135,24 +133,3 @@ def _sized(
     share = 1.0 if width is None else width / widths[0]
     stem, first, second, third, last = (round(share * planes) for planes in (*widths, features))
     return SmallNetwork(channels, (stem, first, second, third), last, depth)
-
-
-OWN_NETWORKS: dict[str, Callable[..., nn.Module]] = {
-    "small_30k": partial(_sized, (16, 16, 16, 24), 64),
-    "small_200k": partial(_sized, (16, 32, 48, 64), 128),
-    "small_600k": partial(_sized, (24, 48, 80, 128), 192),
-    "alexnet_grey": AlexNet,
-}
-"""Constructors by name; each takes the number of channels and the (height, width) of the input, then its arguments by name."""
-
-SMALL_ARGUMENTS = {"width": (1, 512), "depth": (1, 16)}
-"""Smallest and largest value of each argument of the small networks: planes after the stem, and residual blocks a stage."""
-
-OWN_ARGUMENTS = {"small_30k": SMALL_ARGUMENTS, "small_200k": SMALL_ARGUMENTS, "small_600k": SMALL_ARGUMENTS, "alexnet_grey": {}}
-"""What each takes as `model.arguments`: whole numbers in these ranges."""
-
-OWN_SIZES = {"small_30k": (128, 128), "small_200k": (128, 128), "small_600k": (128, 128), "alexnet_grey": (224, 224)}
-"""(height, width) of the input where the config names none, in pixels."""
-
-OWN_SMALLEST = {"small_30k": 8, "small_200k": 8, "small_600k": 8, "alexnet_grey": 63}
-"""Smallest side of the input, in pixels; the small ones are meant for 16 and more."""

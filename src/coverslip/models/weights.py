@@ -21,7 +21,7 @@ from coverslip.errors import BundleError, WeightsError, did_you_mean
 from coverslip.models import hub
 from coverslip.models.far_weights import DESCRIPTION, FIRST_TENSORS, TENSORS, fetch_weights_at, is_far
 from coverslip.models.networks import InputFacts, State, check_architecture, input_facts, misfits, on_meta
-from coverslip.models.small import OWN_NETWORKS
+from coverslip.models.own import OWN_NETWORKS
 from coverslip.runtime import cache_folder, hash_file, writing
 from coverslip.storage import place
 

@@ -135,7 +135,7 @@ def _model(run: RunFiles, marks: Citations) -> list[str]:
         text += f"; it had {large(total)} weights"
         if isinstance(trained, int) and trained != total and training.get("regime") == "probe":
             text += f", {large(trained)} of them trained"
-    return [f"{text}.", *_first_layer(run), *_pooling(model), *_groups(model)]
+    return [f"{text}.", *_first_layer(run), *_lines(str(backbone)), *_pooling(model), *_groups(model)]
 
 
 def _first_layer(run: RunFiles) -> list[str]:
@@ -145,6 +145,15 @@ def _first_layer(run: RunFiles) -> list[str]:
     if model.get("weights") == "none" or policy is None or channels in (1, 3):
         return []
     return [f"The pretrained filters of the first layer, made for RGB, were {policy} to fit {channels} channels."]
+
+
+def _lines(backbone: str) -> list[str]:
+    if not backbone.startswith("curve_"):
+        return []
+    return [
+        "It read from each column of a chart where the line began, ended and had its middle, and how much of it there was, and looked "
+        "along the columns; in training these profiles were stretched, shifted and raised a little at random."
+    ]
 
 
 def _pooling(model: Mapping[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ from math import prod
 
 import numpy as np
 import torch
+from torch import nn
 
 from coverslip.config import RunConfig
 from coverslip.data.geometry import Geometry
@@ -22,6 +23,7 @@ from coverslip.data.sources import load_table
 from coverslip.data.store import glance
 from coverslip.errors import CoverslipError, ExportError
 from coverslip.models.classifier import Classifier, FrozenBackbones
+from coverslip.models.cutting import cut_unlearned
 from coverslip.models.hardware import autocast, choose_device, choose_memory_format, choose_precision
 from coverslip.models.openvino import compile_module
 from coverslip.models.summary import Summary, summarise
@@ -74,10 +76,19 @@ class _Images:
 
 @dataclass(frozen=True)
 class _Trial:
-    """What a model costs: seconds an image forward, as it scores and as it gives features; seconds a step of the head; and its summary."""
+    """What a model costs.
+
+    Attributes:
+        forward: seconds an image, as it scores.
+        feature: the same as it gives features.
+        unlearned: the same of first layers without weights, whose maps are kept.
+        head_step: seconds a step of the head.
+        summary: its layers.
+    """
 
     forward: float
     feature: float
+    unlearned: float
     head_step: float
     summary: Summary
 
@@ -136,10 +147,12 @@ class _Estimator:
             classifier.backbone.requires_grad_(not probing)
             summary = summarise(classifier, geometry.size, len(geometry.channels), batch_size=config.training.batch_size)
             precision = choose_precision(config.training.precision, device)
-            forward = _forward_seconds(classifier, geometry, device, precision)
+            forward = _forward_seconds(classifier.backbone, geometry, device, precision)
+            halves = None if probing else cut_unlearned(classifier)
+            unlearned = _forward_seconds(halves.lower, geometry, device, precision) if halves else 0.0
             feature = _openvino_seconds(classifier, geometry, precision) if runtime == "openvino" else None
             head = _head_seconds(classifier, config, images.table) if probing else 0.0
-            self.trials[key] = _Trial(forward, forward if feature is None else feature, head, summary)
+            self.trials[key] = _Trial(forward, forward if feature is None else feature, unlearned, head, summary)
         return self.trials[key]
 
 
@@ -155,10 +168,11 @@ def run_seconds(config: RunConfig, table: Table, trial: _Trial) -> tuple[float, 
         return fits * steps * trial.head_step + judged * trial.forward, (looked_at * len(probe_views(config)) + judged) * trial.feature
     if training.minutes is not None:
         return 60 * training.minutes, 0.0
-    share = training.frozen_share if training.cuts else 0.0
+    below = training.frozen_share * trial.feature if training.cuts else trial.unlearned
+    above = (1 - training.frozen_share) * trial.forward if training.cuts else max(0.0, trial.forward - trial.unlearned)
     copies = training.views if config.augment.active else 0
-    maps = share * (1 + copies) * learned * (fits if config.pixels.measured else 1)
-    return (fits * steps * batch * BACKWARD * (1 - share) + judged) * trial.forward + maps * trial.feature, 0.0
+    looks = (1 + copies) * learned * (fits if config.pixels.measured else 1)
+    return fits * steps * batch * BACKWARD * above + judged * trial.forward + looks * below, 0.0
 
 
 def run_memory(config: RunConfig, images: _Images, trial: _Trial) -> int:
@@ -183,10 +197,10 @@ def _counts(config: RunConfig, table: Table) -> tuple[int, int]:
 
 
 @torch.inference_mode()
-def _forward_seconds(classifier: Classifier, geometry: Geometry, device: torch.device, precision: str) -> float:
+def _forward_seconds(layers: nn.Module, geometry: Geometry, device: torch.device, precision: str) -> float:
     height, width, channels = geometry.shape
-    layout = choose_memory_format(classifier.backbone, device)
-    backbone = classifier.backbone.eval().to(device).to(memory_format=layout)
+    layout = choose_memory_format(layers, device)
+    backbone = layers.eval().to(device).to(memory_format=layout)
     images = torch.zeros(TRIAL_IMAGES, channels, height, width, device=device).to(memory_format=layout)
     with autocast(device, precision):
         backbone(images[:1])

@@ -14,7 +14,7 @@ Hardware = Literal["cpu", "bf16", "gpu"]
 CANDIDATES = ("mobilenetv2_100", "resnet18", "mobilenetv3_large_100", "resnet50", "mobilenetv2_035")
 """Backbones that are worth choosing, best first, on two cores in five minutes."""
 
-OWN_BACKBONES = ("small_30k", "small_200k", "small_600k", "alexnet_grey")
+OWN_BACKBONES = ("small_30k", "small_200k", "small_600k", "curve_160k", "curve_630k", "alexnet_grey")
 """Ours: nobody publishes weights for them."""
 
 FEW_IMAGES = 500

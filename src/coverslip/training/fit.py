@@ -15,7 +15,7 @@ from torch import nn
 from coverslip.config import RunConfig
 from coverslip.errors import InputError
 from coverslip.models.classifier import Classifier
-from coverslip.models.cutting import cut
+from coverslip.models.cutting import Cut, cut, cut_unlearned
 from coverslip.models.hardware import keeping_memory, repeatable
 from coverslip.network import Network, chunks
 from coverslip.runtime import Progress, no_progress
@@ -149,9 +149,10 @@ def fit(
         fresh = ranks.same(lambda: checkpoint is None or not checkpoint.exists())
         budgeted = minutes is not None and config.training.steps is None
         maps = None
-        if config.training.cuts:
+        halves = halved(network.classifier, config)
+        if halves:
             seconds_for_maps = MAPS_SHARE * 60.0 * minutes if minutes is not None and budgeted else None
-            maps = _maps(network, samples, rows, config, progress, seconds_for_maps, whole=every_row)
+            maps = _maps(network, halves, samples, rows, config, progress, seconds_for_maps, whole=every_row)
             runtimes = maps.runtimes
         if config.training.frozen_first and config.model.weights != "none" and fresh:
             if maps:
@@ -196,16 +197,24 @@ def feature_store(
     )  # fmt: skip
 
 
+def halved(classifier: nn.Module, config: RunConfig) -> Cut | None:
+    """A classifier cut behind the layers that do not learn: those that the config keeps frozen, or first ones without weights.
+
+    None where all learn, and in a probe, which keeps features.
+    """
+    if config.training.regime == "probe" or not isinstance(classifier, Classifier):
+        return None
+    return cut(classifier, config.training.frozen_share) if config.training.cuts else cut_unlearned(classifier)
+
+
 def _maps(
-    network: Network, samples: Samples, rows: IntArray, config: RunConfig, progress: Progress, seconds: float | None, *, whole: bool
-) -> Maps:
+    network: Network, halves: Cut, samples: Samples, rows: IntArray, config: RunConfig, progress: Progress, seconds: float | None,
+    *, whole: bool,
+) -> Maps:  # fmt: skip
     """What the frozen first layers give of the rows; of all rows when `whole`, for other fits ask for others and may share them.
 
     They cannot where each fit has its own normalisation. Where there is a budget of seconds, only as many copies are made as it allows.
     """
-    if not isinstance(network.classifier, Classifier):
-        raise TypeError("class groups are fitted one after the other")
-    halves = cut(network.classifier, config.training.frozen_share)
     changes, training = config.augment.model_copy(update={"mixup": 0.0}), config.training
     wanted = np.arange(len(samples.pixels.index)) if whole and not config.pixels.measured else rows
     height, width = network.geometry.size

@@ -92,7 +92,7 @@ class Maps:
                 f"({' × '.join(map(str, self.cut.shape))} numbers each), need {readable(size)} on disk, but cache.limit is "
                 f"{readable(self.limit)}; raise it (-s cache.limit={size * 2}), say fewer training.views, or training.frozen_share=0"
             )
-        known = hash_text(fingerprint(self.network, self.cut.lower, self.runtime), self.cut.name)
+        known = hash_text(fingerprint(self.network, self.cut.lower, self.runtime), str(self.cut.lower))
         self._pieces = [self._piece(first, known) for first in range(0, len(self.rows), PIECE)]
 
     def seconds_a_view(self) -> float:

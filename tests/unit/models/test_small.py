@@ -5,7 +5,8 @@ import torch
 
 from coverslip.errors import ConfigError
 from coverslip.models.networks import check_arguments, count_weights, create_network
-from coverslip.models.small import OWN_ARGUMENTS, OWN_NETWORKS, OWN_SIZES, OWN_SMALLEST, AlexNet, ResidualBlock
+from coverslip.models.own import OWN_ARGUMENTS, OWN_NETWORKS, OWN_SIZES, OWN_SMALLEST
+from coverslip.models.small import AlexNet, ResidualBlock
 
 SMALL = [name for name in OWN_NETWORKS if name.startswith("small_")]
 
@@ -16,7 +17,15 @@ def test_every_own_network_has_a_size_and_a_smallest_size() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "weights"), [("small_30k", 29_824), ("small_200k", 189_200), ("small_600k", 615_432), ("alexnet_grey", 62_355_112)]
+    ("name", "weights"),
+    [
+        ("small_30k", 29_824),
+        ("small_200k", 189_200),
+        ("small_600k", 615_432),
+        ("curve_160k", 158_320),
+        ("curve_630k", 628_960),
+        ("alexnet_grey", 62_355_112),
+    ],
 )
 def test_number_of_weights(name: str, weights: int) -> None:
     with torch.device("meta"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from coverslip.study.estimate import _Trial, estimate_runs, run_seconds
 from coverslip.study.grid import parse_grid, plan
 
 SUMMARY = Summary((1, 32, 32), (), 1000, 100, 10**6, 4000, 100, 10_000, 8)
-TRIAL = _Trial(forward=0.01, feature=0.002, head_step=0.1, summary=SUMMARY)
+TRIAL = _Trial(forward=0.01, feature=0.002, unlearned=0.0, head_step=0.1, summary=SUMMARY)
 
 
 def table_of(n: int, preset: Any = None) -> Table:
@@ -52,6 +53,12 @@ def test_first_layers_that_stay_as_they_are_cost_one_pass_a_copy() -> None:
     own, features = run_seconds(asked, table_of(80), TRIAL)
     assert own == pytest.approx((4 * 4 * 15 * 3 * 0.75 + 20) * 0.01 + 0.25 * 4 * 60 * 0.002)
     assert features == 0
+
+
+def test_first_layers_without_weights_are_passed_once_a_copy_too() -> None:
+    asked = config_of(training={"regime": "scratch", "views": 3}, augment={"noise": 0.1})
+    own, _ = run_seconds(asked, table_of(80), replace(TRIAL, unlearned=0.008))
+    assert own == pytest.approx((4 * 4 * 15 * 3) * 0.002 + 20 * 0.01 + 4 * 60 * 0.008)
 
 
 @pytest.mark.parametrize("runtime", ["torch", "openvino"])

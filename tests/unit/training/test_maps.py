@@ -9,8 +9,9 @@ import coverslip.training.loop
 import coverslip.training.maps
 from coverslip.data.cache import cache_entries
 from coverslip.errors import ConfigError, ResourceError
+from coverslip.models.curves import LineProfile
 from coverslip.models.cutting import cut
-from coverslip.training.fit import fit
+from coverslip.training.fit import fit, halved
 from coverslip.training.maps import Maps
 from coverslip.training.plan import Plan
 
@@ -21,6 +22,7 @@ CUT = {
     "training": {"regime": "finetune", "frozen_share": 0.5, "views": 2, "epochs": 6},
 }
 """As if the backbone had been loaded."""
+reading = LineProfile._read
 
 
 def maps_of(network: Any, samples: Any, config: Any, **changes: Any) -> Maps:
@@ -154,3 +156,21 @@ def test_a_budget_makes_fewer_copies_and_says_how_many(make_config: Any, make_ne
 def test_contradictions_are_met(make_config: Any, regime: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         make_config(training={"regime": regime, "frozen_share": 0.5}).check()
+
+
+def test_a_network_that_reads_lines_learns_from_what_it_read_once(
+    make_config: Any, make_network: Any, make_samples: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, samples = make_config(model={"backbone": "curve_160k"}, training={"epochs": 4}), make_samples()
+    found, read = [], []
+    monkeypatch.setattr(LineProfile, "_read", lambda *known: read.append(len(known[1])) or reading(*known))
+    for halves in (halved, lambda *known: None):
+        monkeypatch.setattr("coverslip.training.fit.halved", halves)
+        read.clear()
+        network = make_network(config)
+        fitted = fit(network, samples, TRAIN, np.zeros(0, dtype=np.int64), config)
+        found.append(([row["train_loss"] for row in fitted.history if "train_loss" in row], sum(read)))
+    (cached, few), (live, many) = found
+    assert len(cached) == len(live) == 16
+    np.testing.assert_allclose(cached[:3], live[:3], rtol=0.01)  # in half precision, which later steps amplify
+    assert few < len(TRAIN) + 10 < 4 * len(TRAIN) <= many
