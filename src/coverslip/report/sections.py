@@ -296,6 +296,10 @@ def training(run: RunFiles) -> Section | None:
     if run.history is None and not within(run.config, "training"):
         return None
     final, folds = _history(run)
+    faint = "Faint lines: folds."
+    if final.empty and len(folds):  # their models answer together
+        first = folds["fold"] == folds["fold"].iloc[0]
+        final, folds, faint = folds[first], folds[~first], "The first fold; faint lines: the others."
     exact = within(run.config, "training").get("optimizer") == "exact"
     if len(final) < 3:
         reason = "The head was solved exactly on frozen features, in one go: there is no curve to draw."
@@ -303,7 +307,7 @@ def training(run: RunFiles) -> Section | None:
     drawings = []
     losses = {"train_loss": "training", "validation_loss": "validation"}
     if present := _present(final, losses):
-        drawings.append(draw(figures.history(final, present, "loss", folds), "Loss", "Faint lines: folds." if len(folds) else ""))
+        drawings.append(draw(figures.history(final, present, "loss", folds), "Loss", faint if len(folds) else ""))
     drawings += _score_curves(final)
     if _present(final, {"learning_rate": ""}):
         drawings.append(draw(figures.learning_rate(final), "Learning rate"))

@@ -164,6 +164,15 @@ def test_the_models_of_class_groups_are_drawn_over_the_same_steps(tmp_path: Path
     assert len(figures.history(final, {"train_loss": "training"}, "loss").axes[0].lines) == 2
 
 
+def test_where_the_folds_answer_together_their_curves_are_drawn(tmp_path: Path) -> None:
+    write(tmp_path)
+    folds = [history(fold=f"1.{number}").query("group == 1").assign(group="") for number in (1, 2, 3)]
+    pd.concat(folds).to_csv(tmp_path / "history.csv", index=False)
+    found = training(read_run(tmp_path))
+    assert found is not None
+    assert (found["drawings"][0].title, found["drawings"][0].caption) == ("Loss", "The first fold; faint lines: the others.")
+
+
 def test_thresholds_that_were_chosen_out_of_fold_are_said_to_be(tmp_path: Path) -> None:
     write(tmp_path)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
