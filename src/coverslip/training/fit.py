@@ -153,7 +153,7 @@ def fit(
         if halves:
             seconds_for_maps = MAPS_SHARE * 60.0 * minutes if minutes is not None and budgeted else None
             maps = _maps(network, halves, samples, rows, config, progress, seconds_for_maps, whole=every_row)
-            runtimes = maps.runtimes
+            runtimes = maps.runtimes if maps else ""
         if config.training.frozen_first and config.model.weights != "none" and fresh:
             if maps:
                 views = maps.vectors(rows)
@@ -210,10 +210,11 @@ def halved(classifier: nn.Module, config: RunConfig) -> Cut | None:
 def _maps(
     network: Network, halves: Cut, samples: Samples, rows: IntArray, config: RunConfig, progress: Progress, seconds: float | None,
     *, whole: bool,
-) -> Maps:  # fmt: skip
+) -> Maps | None:  # fmt: skip
     """What the frozen first layers give of the rows; of all rows when `whole`, for other fits ask for others and may share them.
 
     They cannot where each fit has its own normalisation. Where there is a budget of seconds, only as many copies are made as it allows.
+    None where layers without weights give more than the cache may hold: then they look at each image anew.
     """
     changes, training = config.augment.model_copy(update={"mixup": 0.0}), config.training
     wanted = np.arange(len(samples.pixels.index)) if whole and not config.pixels.measured else rows
@@ -226,6 +227,8 @@ def _maps(
     if seconds is not None and changes.active:
         affordable = current().same(lambda: int(seconds / max(maps.seconds_a_view(), 1e-9)) - 1)
         maps = replace(maps, copies=min(training.views, max(LEAST_COPIES, affordable)))
+    if not training.cuts and maps.size > config.cache.limit:
+        return None
     maps.compute()
     return maps
 

@@ -85,12 +85,11 @@ class Maps:
             ResourceError: the maps of all views do not fit into the cache.
             ConfigError: a map does not fit into half precision.
         """
-        size = len(self.rows) * self._bytes
-        if size > self.limit:
+        if self.size > self.limit:
             raise ResourceError(
                 f"the maps of {len(self.rows)} images in {self.views} views, behind {self.cut.name} "
-                f"({' × '.join(map(str, self.cut.shape))} numbers each), need {readable(size)} on disk, but cache.limit is "
-                f"{readable(self.limit)}; raise it (-s cache.limit={size * 2}), say fewer training.views, or training.frozen_share=0"
+                f"({' × '.join(map(str, self.cut.shape))} numbers each), need {readable(self.size)} on disk, but cache.limit is "
+                f"{readable(self.limit)}; raise it (-s cache.limit={self.size * 2}), say fewer training.views, or training.frozen_share=0"
             )
         known = hash_text(fingerprint(self.network, self.cut.lower, self.runtime), str(self.cut.lower))
         self._pieces = [self._piece(first, known) for first in range(0, len(self.rows), PIECE)]
@@ -113,6 +112,11 @@ class Maps:
     def views(self) -> int:
         """Views of each image; the first is the image as it is."""
         return 1 + (self.copies if self.augment.active else 0)
+
+    @property
+    def size(self) -> int:
+        """Bytes that they need on disk."""
+        return len(self.rows) * self._bytes
 
     @property
     def _bytes(self) -> int:

@@ -11,7 +11,7 @@ from coverslip.data.cache import cache_entries
 from coverslip.errors import ConfigError, ResourceError
 from coverslip.models.curves import LineProfile
 from coverslip.models.cutting import cut
-from coverslip.training.fit import fit, halved
+from coverslip.training.fit import fit
 from coverslip.training.maps import Maps
 from coverslip.training.plan import Plan
 
@@ -161,12 +161,12 @@ def test_contradictions_are_met(make_config: Any, regime: str, said: str) -> Non
 def test_a_network_that_reads_lines_learns_from_what_it_read_once(
     make_config: Any, make_network: Any, make_samples: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, samples = make_config(model={"backbone": "curve_160k"}, training={"epochs": 4}), make_samples()
+    samples = make_samples()
     found, read = [], []
     monkeypatch.setattr(LineProfile, "_read", lambda *known: read.append(len(known[1])) or reading(*known))
-    for halves in (halved, lambda *known: None):
-        monkeypatch.setattr("coverslip.training.fit.halved", halves)
+    for limit in (10**9, 1000):  # what does not fit is read anew
         read.clear()
+        config = make_config(model={"backbone": "curve_160k"}, training={"epochs": 4}, cache={"limit": limit})
         network = make_network(config)
         fitted = fit(network, samples, TRAIN, np.zeros(0, dtype=np.int64), config)
         found.append(([row["train_loss"] for row in fitted.history if "train_loss" in row], sum(read)))
