@@ -112,14 +112,14 @@ def slow_who(number: int) -> int:
     return os.getpid()
 
 
-def test_what_waits_for_a_thread_goes_to_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("eager")
+def test_what_waits_for_a_thread_goes_to_the_processes() -> None:
     """All items are handed out before processes have started."""
-    monkeypatch.setattr(pools, "START_SECONDS", -1e9)
-    monkeypatch.setattr(pools, "TRIED_SECONDS", 0.0)
     with Crew(slow_who, 1000, 2) as crew:
         first = [crew.submit(number) for number in range(300)]
         assert HERE in {one.result() for one in first[:2]}
-        crew.submit(300)  # by now it is known that there is much to do
+        while crew._processes is None:  # by now it is known that there is much to do
+            crew.submit(300)
         assert {one.result() for one in first[-100:]}.isdisjoint({HERE})
 
 
