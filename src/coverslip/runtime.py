@@ -188,7 +188,7 @@ by a tenth (resnet18) to three times (small networks), for waking up takes its t
 """
 
 
-def wait_asleep() -> None:
+def set_waiting() -> None:
     """Set how threads wait, where the environment does not say so."""
     for name, value in WAITING.items():
         os.environ.setdefault(name, value)

@@ -52,9 +52,9 @@ def coverslip(
 def main() -> None:
     """Run a command. Exit status: 0 done, 1 the work failed, 2 the command or the input is wrong, 130 interrupted."""
     from coverslip.errors import CoverslipError, ResourceError
-    from coverslip.runtime import wait_asleep
+    from coverslip.runtime import set_waiting
 
-    wait_asleep()
+    set_waiting()
 
     try:
         app()

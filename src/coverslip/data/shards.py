@@ -59,6 +59,7 @@ class Shelf:
     limit: int = field(default_factory=lambda: CacheConfig().limit)
     _asked: Counter[Place] = field(default_factory=Counter)
     _copies: dict[Place, Path] = field(default_factory=dict)
+    _checked: set[Path] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _copying: threading.Lock = field(default_factory=threading.Lock)
 
@@ -75,6 +76,9 @@ class Shelf:
         """
         if isinstance(shard.place, Path):
             try:
+                if shard.place not in self._checked:
+                    _check_size(shard, shard.place.stat().st_size)
+                    self._checked.add(shard.place)
                 data = _piece(shard.place, start, length)
             except FileNotFoundError:
                 raise ShardError(f"the shard {shard.place} is missing; copy it anew, or make the shards again") from None
@@ -126,13 +130,19 @@ def _piece(path: Path, start: int, length: int) -> bytes:
         return stream.read(length)
 
 
+def _check_size(shard: Shard, size: int) -> None:
+    """An error where a file has another size than was written, also where only its end is gone, which holds no sample."""
+    if shard.sha256 and size != shard.size:
+        how = "is truncated" if size < shard.size else "was changed"
+        raise ShardError(f"the shard {shard.place} {how}: it has {size:,} bytes, where {shard.size:,} were written; {_AGAIN}")
+
+
 def _fetch(shard: Shard, url: URL, holder: Path) -> None:
     try:
         size = download(url, holder / "shard.tar")
     except MissingInputError:
         raise ShardError(f"the shard {url} is missing; {_AGAIN}") from None
-    if size != shard.size:
-        raise ShardError(f"the shard {url} has {size:,} bytes, where {shard.size:,} were written; {_AGAIN}")
+    _check_size(shard, size)
     if hash_file(holder / "shard.tar") != shard.sha256:
         raise ShardError(f"the shard {url} is not the one that was written (its SHA-256 differs); {_AGAIN}")
 
