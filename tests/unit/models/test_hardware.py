@@ -1,4 +1,5 @@
 import ctypes
+import platform
 import subprocess
 import sys
 
@@ -6,7 +7,15 @@ import pytest
 import torch
 
 from coverslip.errors import ConfigError
-from coverslip.models.hardware import autocast, choose_device, choose_memory_format, choose_precision, hardware_name, repeatable
+from coverslip.models.hardware import (
+    autocast,
+    choose_device,
+    choose_memory_format,
+    choose_precision,
+    hardware_name,
+    processor_vendor,
+    repeatable,
+)
 
 CPU = torch.device("cpu")
 
@@ -16,6 +25,7 @@ def machine(patch: pytest.MonkeyPatch, *, cuda: bool = False, mps: bool = False,
     patch.setattr("torch.backends.mps.is_available", lambda: mps)
     patch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: bf16)
     patch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: True)
+    patch.setattr("coverslip.models.hardware.processor_vendor", lambda: "GenuineIntel")
     patch.setattr("torch.cpu._is_amx_tile_supported", lambda: bf16)
 
 
@@ -43,6 +53,26 @@ def test_a_gpu_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_precision_follows_the_hardware(monkeypatch: pytest.MonkeyPatch, device: str, bf16: bool, found: str) -> None:
     machine(monkeypatch, bf16=bf16)
     assert choose_precision("auto", torch.device(device)) == found
+
+
+@pytest.mark.parametrize(
+    ("vendor", "dot_product", "found"),
+    [("AuthenticAMD", True, "bf16"), ("AuthenticAMD", False, "32"), ("GenuineIntel", True, "32"), ("", True, "32")],
+)
+def test_the_dot_product_in_bfloat16_is_taken_where_it_is_fast(
+    monkeypatch: pytest.MonkeyPatch, vendor: str, dot_product: bool, found: str
+) -> None:
+    machine(monkeypatch)
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: dot_product)
+    monkeypatch.setattr("coverslip.models.hardware.processor_vendor", lambda: vendor)
+    assert choose_precision("auto", CPU) == found
+
+
+def test_the_maker_of_the_processor_is_known() -> None:
+    if platform.machine() in ("x86_64", "AMD64"):
+        assert processor_vendor() in ("GenuineIntel", "AuthenticAMD")
+    else:
+        assert processor_vendor() == ""
 
 
 @pytest.mark.parametrize("wanted", ["32", "bf16"])
