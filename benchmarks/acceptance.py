@@ -63,8 +63,8 @@ COMMANDS: dict[str, dict[str, tuple[str, ...]]] = {
     "blood": {"blood": ("--recipe", "blood"), "auto": (*BLOOD, *AUTO), "probe": (*BLOOD, *PROBE)},
     "cells": {
         "hpa-28, small": CELLS,
-        "hpa-small": ("--recipe", "hpa-small", *SIMULATED, "-s", "training.epochs=12"),
-        "hpa-10-transfer, mobilenetv2_100": ("--recipe", "hpa-10-transfer", *STAND_IN, "-s", NINE, "-s", "training.epochs=6"),
+        "hpa-small": ("--recipe", "hpa-small", *SIMULATED),
+        "hpa-10-transfer, mobilenetv2_100": ("--recipe", "hpa-10-transfer", *STAND_IN, "-s", NINE),
         "hpa-large, mobilenetv2_100": ("--recipe", "hpa-large", *STAND_IN, "-s", "training.epochs=3"),
     },
 }
