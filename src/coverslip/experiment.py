@@ -122,7 +122,7 @@ def run(
         )  # fmt: skip
         times = {"training_seconds": learner.seconds, "features_seconds": learner.feature_seconds}
         if time_inference:
-            times |= inference_times(data, fitted)
+            times |= inference_times(data, fitted, learner.frozen)
         judged = 0 if cached_scores(data) else sum(map(len, predictions.values()))
         place.write_timing(watch, fitted.images_per_second, judged, **times)
         place.write_results(learner.history, predictions, metrics, summary)
@@ -143,10 +143,10 @@ def cached_scores(data: Prepared) -> bool:
     return data.config.training.regime == "probe" or data.split.folds is not None
 
 
-def inference_times(data: Prepared, fitted: Fitted) -> dict[str, float]:
+def inference_times(data: Prepared, fitted: Fitted, frozen: FrozenBackbones) -> dict[str, float]:
     """Images of the part that judges, and the seconds that the network takes for them, for timing.json."""
     judged = data.split.rows("train", "validation") if data.split.folds is not None else data.split.rows("test")
-    images, seconds = fitted.time_scores(data.samples, judged if len(judged) else data.split.rows("validation"))
+    images, seconds = fitted.time_scores(data.samples, judged if len(judged) else data.split.rows("validation"), frozen.seconds)
     return {"inference_images": images, "inference_seconds": seconds}
 
 

@@ -100,11 +100,13 @@ class FrozenBackbones:
 
     Attributes:
         every_row: whether these runs look at different rows of the same images, so that features are best computed of all.
+        seconds: that frozen backbones take for the images that judge, by backbone and images (see `Fitted.time_scores`).
     """
 
     def __init__(self, kept: int = 2, *, every_row: bool = False) -> None:
         self.kept = kept
         self.every_row = every_row
+        self.seconds: dict[str, float] = {}
         self._built: dict[str, _Built] = {}
 
     def classifier(

@@ -1,5 +1,5 @@
 """A classifier cut in two: first layers that stay as they are, for they are frozen or have no weights, and the rest, which learns from
-what they give.
+what they give; or all that looks at single images, and wide last layers that had better look at many at once.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ TOLERANCE = 1e-4
 """Largest difference between the two parts in turn and the whole, as a share of the largest output."""
 LEAST = 0.5
 """Of the share that was asked for, the least that a cut may come to."""
+WIDE = 10_000_000
+"""Weights of a layer from which reading them from memory for each image takes longer than multiplying by them."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,31 @@ def cut_unlearned(classifier: Classifier) -> Cut | None:
     made = _cut_behind(classifier, blocks, learning, total, image) if learning else None
     classifier.train(training)
     return made if made and prod(made.shape) < image.numel() else None
+
+
+def cut_before_wide(classifier: Classifier) -> Cut | None:
+    """Cut a classifier before the first layer that is `WIDE` and uses each weight but once an image; None where there is none.
+
+    Those are the fully connected layers of VGG and AlexNet: 120 million weights, which one image after the other reads anew.
+
+    Args:
+        classifier: left as it was.
+    """
+    network, spec, training = classifier.backbone.network, classifier.backbone.spec, classifier.training
+    if all(tensor.numel() < WIDE for tensor in network.parameters()):
+        return None
+    image = torch.zeros(1, spec.channels, *spec.size, device=next(classifier.parameters()).device)
+    classifier.eval()
+    blocks, total = _blocks_in_turn(network, image)
+    wide = next((number for number in range(1, len(blocks)) if _is_wide(blocks[number], blocks[number - 1])), None)
+    made = _cut_behind(classifier, blocks, wide, total, image) if wide else None
+    classifier.train(training)
+    return made
+
+
+def _is_wide(block: _Block, before: _Block) -> bool:
+    weights = sum(tensor.numel() for tensor in block.module.parameters())
+    return weights >= WIDE and block.multiply_adds - before.multiply_adds < 2 * weights
 
 
 def _cut_behind(classifier: Classifier, blocks: list[_Block], number: int, total: int, image: Tensor) -> Cut | None:

@@ -40,7 +40,7 @@ def fold_batch_norms(module: nn.Module, image: Tensor, *, half: bool = False) ->
         folded.set_submodule(names[norm], nn.Sequential(*(one for one in after if not isinstance(one, nn.Identity))))
     folded = folded.to(memory_format=choose_memory_format(folded, image.device))
     if not pairs or not _agree(module, folded, image, TOLERANCE):
-        return module
+        folded = module
     if not half:
         return folded
     halved = copy.deepcopy(folded).to(dtype=torch.bfloat16)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import logging
 from collections.abc import Iterable, Iterator
@@ -12,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from coverslip.errors import ConfigError, ExportError
+from coverslip.models.classifier import Classifier
+from coverslip.models.cutting import Cut, cut_before_wide
 from coverslip.models.folding import HALF_TOLERANCE, TOLERANCE, fold_batch_norms, kind_of
 from coverslip.models.hardware import autocast
-from coverslip.models.openvino import EXTRA, ImageByImage, compile_module, is_installed
+from coverslip.models.openvino import EXTRA, compile_module, is_installed
 from coverslip.network import Network
 from coverslip.runtime import require
 
@@ -68,7 +71,7 @@ class Extractor:
         self.network = network
         self.runtime = runtime
         self.strict = strict
-        self._compiled: ImageByImage | None = None
+        self._compiled: _Compiled | None = None
         self._part = part
         self._folded: nn.Module | None = None
 
@@ -91,7 +94,7 @@ class Extractor:
             if self._compiled is None:
                 yield from self._by_torch(every)
             else:
-                yield from (self._compiled(batch.numpy())[0] for batch in every)
+                yield from map(self._compiled, every)
 
     @torch.inference_mode()
     def _by_torch(self, batches: Iterable[Tensor]) -> Iterator[Features]:
@@ -106,7 +109,7 @@ class Extractor:
 
     def _prepare(self, batch: Tensor) -> None:
         try:
-            compiled = compile_module(self.module.eval(), batch[:1], self.network.precision)
+            compiled = _Compiled(self.module.eval(), self._before_wide(), batch[:1], self.network.precision)
             self._check(compiled, batch[:CHECKED])
             self._compiled = compiled
         except ExportError as error:
@@ -115,12 +118,41 @@ class Extractor:
             _LOG.warning("features: torch, for %s", error)
             self.runtime = "torch"
 
+    def _before_wide(self) -> Cut | None:
+        whole = self.network.classifier
+        return cut_before_wide(whole) if self._part is None and isinstance(whole, Classifier) else None
+
     @torch.inference_mode()
-    def _check(self, compiled: ImageByImage, images: Tensor) -> None:
-        expected, found = self.module(images).numpy(), compiled(images.numpy())[0]
+    def _check(self, compiled: _Compiled, images: Tensor) -> None:
+        expected, found = self.module(images).numpy(), compiled(images)
         tolerance = HALF_TOLERANCE if self.network.precision == "bf16" else TOLERANCE
         difference, allowed = float(np.abs(found - expected).max()), tolerance * float(np.abs(expected).max())
         if not difference <= allowed:
             raise ExportError(
                 f"OpenVINO gives other features than torch: they differ by {difference:.2g}, where at most {allowed:.2g} is allowed"
             )
+
+
+class _Compiled:
+    """A network that OpenVINO computes image by image; wide last layers, which had better see a whole batch, are left to torch.
+
+    Raises:
+        ExportError: OpenVINO cannot express or run it.
+    """
+
+    def __init__(self, module: nn.Module, halves: Cut | None, image: Tensor, precision: str) -> None:
+        self._shape = halves.shape if halves else ()
+        self._tail = halves.upper.backbone.eval() if halves else None
+        self._compiled = compile_module(nn.Sequential(halves.lower, nn.Flatten()).eval() if halves else module, image, precision)
+        if self._tail is not None and precision == "bf16":
+            self._tail = copy.deepcopy(self._tail).to(torch.bfloat16)
+
+    @torch.inference_mode()
+    def __call__(self, batch: Tensor) -> Features:
+        """Features, float32 (n, features), of a normalised batch (n, c, height, width)."""
+        found = self._compiled(batch.numpy())[0]
+        if self._tail is None:
+            return found
+        maps = torch.from_numpy(found).unflatten(1, self._shape)
+        features: Features = self._tail(maps.to(kind_of(self._tail))).float().numpy()
+        return features

@@ -82,7 +82,7 @@ class FeatureStore:
         mine = rows[first : first + PIECE]
         chosen = hashlib.sha256(self.pixels.index[mine].tobytes()).hexdigest()
         changes = f"{self.augment} {self.seed} {first}" if view else ""
-        key = hash_text(LAYOUT, self.pixels.key, self._fingerprint, chosen, str(view), changes)
+        key = hash_text(LAYOUT, self.pixels.key, self.fingerprint, chosen, str(view), changes)
         size = len(mine) * self.network.classifier.backbone.features * 4
         folder = cached("features", key, lambda place: self._write(place, rows, view, first), size=size, limit=self.limit)
         features: Features = np.load(folder / "features.npy", allow_pickle=False)
@@ -101,7 +101,7 @@ class FeatureStore:
         return Extractor(self.network, self.runtime, strict=self.strict)
 
     @cached_property
-    def _fingerprint(self) -> str:
+    def fingerprint(self) -> str:
         """What the features depend on beside the pixels; taken once, for a frozen backbone does not change."""
         return fingerprint(self.network, self.network.classifier.backbone, self.runtime)
 

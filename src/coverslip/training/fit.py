@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from coverslip.config import RunConfig
 from coverslip.errors import InputError
@@ -18,7 +18,7 @@ from coverslip.models.classifier import Classifier
 from coverslip.models.cutting import Cut, cut, cut_unlearned
 from coverslip.models.hardware import keeping_memory, repeatable
 from coverslip.network import Network, chunks
-from coverslip.runtime import Progress, no_progress
+from coverslip.runtime import Progress, hash_text, no_progress
 from coverslip.structures import FloatArray, IntArray
 from coverslip.training.checkpoint import State
 from coverslip.training.extractor import Features, choose_runtime
@@ -77,9 +77,7 @@ class Fitted:
         if self.features is None or self.network.tta != "none":
             own = rows[ranks.part(len(rows))]
             return ranks.gathered(self.network.scores(chunks(samples.pixels.array, samples.pixels.index[own])))
-        with torch.inference_mode():
-            logits = self.network.classifier.head(torch.from_numpy(self.features.rows(rows)).to(self.network.device))
-        return self.network.probabilities(logits).cpu().numpy()
+        return self._answer(torch.from_numpy(self.features.rows(rows)).to(self.network.device))
 
     def vectors(self, samples: Samples, rows: IntArray) -> Features:
         """What the heads see of some rows, float32 (m, features)."""
@@ -93,13 +91,41 @@ class Fitted:
             return self.scores(samples, rows), self.features.rows(rows)
         return self.network.scores_and_features(chunks(samples.pixels.array, samples.pixels.index[rows]))
 
-    def time_scores(self, samples: Samples, rows: IntArray) -> tuple[int, float]:
-        """How many images were scored, at most 256 of some rows, and the seconds that it took the whole network, warm."""
+    def time_scores(self, samples: Samples, rows: IntArray, known: dict[str, float]) -> tuple[int, float]:
+        """How many images were scored, at most 256 of some rows, and the seconds that it took the whole network, warm.
+
+        Args:
+            samples: images.
+            rows: int64, of which the first are taken.
+            known: seconds that frozen backbones took before, by backbone and images: neighbouring runs of a study share theirs.
+        """
         rows = rows[:MEASURED]
-        self.network.scores(chunks(samples.pixels.array, samples.pixels.index[rows[:WARM_UP]]))
+        places = samples.pixels.index[rows]
+        if self.features is None or self.network.tta != "none":
+            return len(rows), self._seconds(lambda some: self.network.scores(chunks(samples.pixels.array, places[:some])), len(rows))
+        key = hash_text(self.features.fingerprint, samples.pixels.key, str(places.tolist()))
+        if key not in known:
+            known[key] = self._seconds(lambda some: self._look(samples, places[:some]), len(rows))
+        vectors = torch.from_numpy(self.features.rows(rows)).to(self.network.device)
+        return len(rows), known[key] + self._seconds(lambda some: self._answer(vectors[:some]), len(rows))
+
+    def _look(self, samples: Samples, places: IntArray) -> None:
+        """The backbone alone, at stored pixels."""
+        for _ in self.network.features(map(self.network.batch, chunks(samples.pixels.array, places))):
+            pass
+
+    @torch.inference_mode()
+    def _answer(self, vectors: Tensor) -> FloatArray:
+        """The head alone: probabilities from what the backbone gave."""
+        return self.network.probabilities(self.network.classifier.head(vectors)).cpu().numpy()
+
+    @staticmethod
+    def _seconds(work: Callable[[int], object], images: int) -> float:
+        """Of so many images, after a few that count for nothing."""
+        work(min(WARM_UP, images))
         began = time.perf_counter()
-        self.network.scores(chunks(samples.pixels.array, samples.pixels.index[rows]))
-        return len(rows), time.perf_counter() - began
+        work(images)
+        return time.perf_counter() - began
 
 
 def fit(

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from coverslip.config import ModelConfig
 from coverslip.errors import ConfigError
 from coverslip.models.classifier import Classifier, build_classifier
-from coverslip.models.cutting import cut
+from coverslip.models.cutting import cut, cut_before_wide
 from coverslip.training.choice import LOWER_HALVES
 
 
@@ -83,3 +83,21 @@ def test_no_cut_behind_a_layer_that_runs_twice() -> None:
     with pytest.raises(ConfigError):
         cut(classifier, 0.99)
     assert cut(classifier, 0.3).name == "first"
+
+
+def test_wide_layers_are_cut_off_from_the_layers_before_them() -> None:
+    classifier = made("vgg11").train()
+    parts = cut_before_wide(classifier)
+    assert parts is not None
+    assert classifier.training
+    assert parts.shape == (512, 2, 2)
+    assert parts.share < 1
+    assert sum(weight.numel() for weight in parts.lower.parameters()) < 10_000_000 < sum(w.numel() for w in parts.upper.parameters())
+    classifier.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(parts.upper.eval()(parts.lower.eval()(images())), classifier(images()), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "mobilenetv3_large_100", "convnext_atto", "small_30k"])
+def test_a_network_without_wide_layers_stays_whole(backbone: str) -> None:
+    assert cut_before_wide(made(backbone)) is None

@@ -38,7 +38,7 @@ def test_a_folded_network_gives_the_same_vectors(name: str) -> None:
     assert all(torch.equal(tensor, before[key]) for key, tensor in network.state_dict().items())
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenetv2_035", "densenet121"])
+@pytest.mark.parametrize("name", ["resnet18", "mobilenetv2_035", "densenet121", "vgg11", "convnext_atto", "vit_tiny_patch16_224"])
 def test_a_copy_in_half_precision_gives_what_autocast_gives(name: str) -> None:
     network = with_statistics(create_network(name, channels=3, size=(64, 64), arguments={}))
     halved = fold_batch_norms(network, torch.zeros(1, 3, 64, 64), half=True)

@@ -61,6 +61,24 @@ def test_bfloat16_is_computed_where_the_network_says_so(network: Network, make_s
     assert np.abs(found - expected).max() <= 0.05 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize(("precision", "tolerance"), [("32", 1e-4), ("bf16", 0.05)])
+def test_wide_layers_see_whole_batches_and_the_features_are_the_same(
+    monkeypatch: pytest.MonkeyPatch, make_config: Any, make_network: Any, make_samples: Any, precision: str, tolerance: float
+) -> None:
+    network: Network = make_network(make_config(model={"backbone": "vgg11", "weights": "none"}))
+    network.classifier.requires_grad_(False)
+    samples, expected, seen = make_samples(), by_torch(network, make_samples()), []
+    wide = next(layer for layer in network.classifier.backbone.modules() if isinstance(layer, nn.Conv2d) and layer.kernel_size == (7, 7))
+    network.precision, forward = precision, wide.forward
+    made = Extractor(network, "openvino", strict=True)
+    found = np.concatenate(list(made(batches(network, samples))))
+    assert np.abs(found - expected).max() <= tolerance * np.abs(expected).max()
+    monkeypatch.setattr(wide, "forward", lambda images: seen.append(len(images)) or forward(images))
+    if precision == "32":  # the layers are the network's own
+        list(made(batches(network, samples)))
+        assert seen == list(SIZES)
+
+
 class SingularValues(nn.Module):
     """For which OpenVINO has no operation."""
 

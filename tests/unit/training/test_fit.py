@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import coverslip.training.loop
 from coverslip.config import load_config
 from coverslip.errors import InputError
 from coverslip.training import extractor
-from coverslip.training.fit import fit, loss_weights, probe_views
+from coverslip.training.fit import Fitted, fit, loss_weights, probe_views
 from coverslip.training.plan import Plan, Trial, make_plan
 
 TRAIN, VALIDATION = np.arange(32), np.arange(32, 48)
@@ -307,6 +308,21 @@ def test_the_views_count_when_it_is_asked_what_computes_the_features(
 
 def test_the_time_of_inference_is_that_of_the_whole_network(make_config: Any, make_network: Any, make_samples: Any) -> None:
     config, samples = make_config(**PROBE), make_samples()
-    images, seconds = fit(make_network(config), samples, TRAIN, VALIDATION, config).time_scores(samples, VALIDATION)
+    images, seconds = fit(make_network(config), samples, TRAIN, VALIDATION, config).time_scores(samples, VALIDATION, {})
     assert images == len(VALIDATION)
     assert seconds > 0
+
+
+def test_runs_that_share_a_frozen_backbone_time_it_once(
+    monkeypatch: pytest.MonkeyPatch, make_config: Any, make_network: Any, make_samples: Any
+) -> None:
+    config, samples, known = make_config(**PROBE), make_samples(), dict[str, float]()
+    first, second = (fit(make_network(config), samples, TRAIN, VALIDATION, config) for _ in range(2))
+    looked: list[object] = []
+    monkeypatch.setattr(Fitted, "_look", lambda *asked: looked.append(asked) or time.sleep(0.05))
+    times = [one.time_scores(samples, VALIDATION, known)[1] for one in (first, first, second)]
+    assert len(looked) == 2, "few images to warm up, then all"
+    assert len(known) == 1
+    assert min(times) >= 0.05, "the time of the backbone counts for each"
+    first.time_scores(samples, VALIDATION[:1], known)
+    assert len(known) == 2, "other images are other times"
