@@ -117,7 +117,8 @@ def run(
                 save_pictures(place.path / "pictures", data, bundle, predictions)
         place.write_weights(fitted.network.classifier)
         place.write_environment(
-            fitted.network, learner.config, data.pixels.key, recipe={"name": recipe, "why": why}, command=command, notes=notes,
+            fitted.network, learner.config, data.pixels.key, precision=learner.precision, recipe={"name": recipe, "why": why},
+            command=command, notes=notes,
             split=split_facts(data.split), features_runtime=learner.features_runtime,
         )  # fmt: skip
         times = {"training_seconds": learner.seconds, "features_seconds": learner.feature_seconds}

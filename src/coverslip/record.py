@@ -239,13 +239,12 @@ class RunFolder:
         write_json(self.path / "weights.json", weights_json(model))
 
     def write_environment(self, network: Network, config: RunConfig, pixels: str, **facts: Any) -> None:
-        """Write environment.json: versions, hardware, seeds, hashes (`pixels`: of images and reading), and the command."""
+        """Write environment.json: versions, hardware, seeds, hashes (`pixels`: of images and reading), the command and other facts."""
         spec = network.classifier.backbone.spec
         environment = {
             "versions": package_versions(),
             "machine": machine_facts(),
             "device": hardware_name(network.device),
-            "precision": network.precision,
             "git": git_state(Path.cwd()),
             "seeds": {"split": config.split.seed, "training": config.training.seed},
             "weights": {"source": spec.source, "sha256": spec.sha256},

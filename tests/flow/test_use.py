@@ -31,6 +31,22 @@ def test_predict_gives_what_the_run_wrote(cli: Cli, gel_run: Path, gels: Path, t
     assert len(written) == 12
 
 
+@pytest.mark.parametrize("precision", ["32", "bf16"])
+@pytest.mark.parametrize("regime", ["scratch", "probe"])
+def test_a_model_gives_what_it_was_judged_by_whatever_it_learned_in(
+    cli: Cli, gels: Path, tmp_path: Path, precision: str, regime: str
+) -> None:
+    run, found = tmp_path / "run", tmp_path / "p.csv"
+    settings = (*TINY, "-s", f"training.precision={precision}", "-s", f"training.regime={regime}")
+    assert cli("train", gels, "--recipe", "quick", *settings, "--out", run).status == 0
+    assert cli("predict", run, gels, "--out", found).status == 0
+    assert json.loads((run / "environment.json").read_text())["precision"] == precision
+    assert json.loads((run / "bundle" / "sample" / "expected.json").read_text())["precision"] == "32"
+    written, told = pd.read_csv(run / "predictions.csv"), pd.read_csv(found)
+    told = told.set_index(told["image"].map(lambda name: "/".join(Path(name).parts[-2:])))
+    assert np.allclose(told.loc[written["image"], "p_gel"], written["p_gel"], atol=1e-4 if regime == "scratch" else 0.02)
+
+
 def test_predict_reports_bad_files_and_goes_on(cli: Cli, gel_run: Path, gels: Path, tmp_path: Path) -> None:
     folder = tmp_path / "mixed"
     shutil.copytree(gels / "gel", folder)

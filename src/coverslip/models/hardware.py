@@ -78,8 +78,20 @@ def processor_vendor() -> str:
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """Forward passes in bfloat16 where `precision` says so."""
-    return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()
+    """Forward passes in bfloat16 where `precision` says so; else in float32, on CUDA without the TF32 that cuDNN would take for it."""
+    if precision == "bf16":
+        return torch.autocast(device.type, torch.bfloat16)
+    return _without_tf32() if device.type == "cuda" else nullcontext()
+
+
+@contextmanager
+def _without_tf32() -> Iterator[None]:
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def choose_memory_format(module: nn.Module, device: torch.device) -> torch.memory_format:

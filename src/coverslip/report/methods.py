@@ -373,7 +373,10 @@ def _software(run: RunFiles, marks: Citations) -> list[str]:
     python = f" under Python {versions['python']}" if versions.get("python") else ""
     on = f", on {listed(used)}" if used else ""
     device, precision = run.environment.get("device"), run.environment.get("precision")
-    arithmetic = {"32": " in 32-bit floating point", "bf16": " in bfloat16 mixed precision"}.get(str(precision), "")
+    arithmetic = {
+        "32": " in 32-bit floating point",
+        "bf16": " in bfloat16 mixed precision for learning and in 32-bit floating point for all scores",
+    }.get(str(precision), "")
     features = str(run.environment.get("features_runtime") or "")
     by = f", features of the frozen backbone by OpenVINO {features.rsplit(maxsplit=1)[-1]}" if features.startswith("openvino") else ""
     where = f" They ran on {device}{arithmetic}{by}." if isinstance(device, str) and device else ""

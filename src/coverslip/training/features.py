@@ -24,8 +24,10 @@ from coverslip.structures import IntArray
 from coverslip.training.extractor import Extractor, Features
 from coverslip.training.ranks import current
 
-LAYOUT = "3"
+LAYOUT = "4"
 """What an entry of the cache holds; another number where that changes."""
+A_FEW = 8
+"""Images that choose the arithmetic of features."""
 PIECE = 32 * SCORE_BATCH
 """Images whose features are one entry of the cache. A run that is stopped loses at most the piece that it is at."""
 
@@ -98,7 +100,7 @@ class FeatureStore:
 
     @cached_property
     def _extractor(self) -> Extractor:
-        return Extractor(self.network, self.runtime, strict=self.strict)
+        return Extractor(self.network, a_few(self.network, self.pixels), self.runtime, strict=self.strict)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -120,6 +122,12 @@ class FeatureStore:
                 batch = augment(batch, self.augment, generator)
             yield batch
             self.progress("features", min(start + SCORE_BATCH, len(rows)), len(rows), {})
+
+
+def a_few(network: Network, pixels: Pixels) -> Tensor:
+    """Normalised images (n, c, height, width), evenly spaced among all, on which `Extractor` chooses its arithmetic."""
+    last = len(pixels.index) - 1
+    return network.batch(pixels.read(np.unique(np.linspace(0, last, A_FEW).round().astype(np.int64))))
 
 
 def fingerprint(network: Network, module: nn.Module, runtime: str) -> str:

@@ -46,7 +46,7 @@ class Fitted:
     """A fitted network.
 
     Attributes:
-        network: ready to score.
+        network: ready to score, in float32.
         history: rows of history.csv.
         steps: optimizer steps of the phase in which all layers learn; None for a probe.
         seconds: wall time of the fit.
@@ -68,7 +68,7 @@ class Fitted:
     note: str = ""
 
     def __post_init__(self) -> None:
-        self.network.settled = True
+        self.network = self.network.for_use()
 
     def scores(self, samples: Samples, rows: IntArray) -> FloatArray:
         """Probabilities, float64 (m, classes), of some rows, which the processes that train together share out."""

@@ -29,10 +29,10 @@ from coverslip.network import CHUNKS_AHEAD, SCORE_BATCH, Network
 from coverslip.runtime import Progress, derived_seed, hash_text, no_progress, readable, write_json
 from coverslip.structures import IntArray
 from coverslip.training.extractor import Extractor, Features
-from coverslip.training.features import fingerprint
+from coverslip.training.features import a_few, fingerprint
 
 HalfArray = npt.NDArray[np.float16]
-LAYOUT = "1"
+LAYOUT = "2"
 PIECE = 8 * SCORE_BATCH
 """Images whose maps are one entry of the cache. A run that is stopped loses at most the piece that it is at."""
 VECTOR_VIEWS = 4
@@ -76,7 +76,7 @@ class Maps:
         self._places = np.full(len(self.pixels.index), -1, dtype=np.int64)
         self._places[self.rows] = np.arange(len(self.rows))
         flat = nn.Sequential(self.cut.lower, nn.Flatten())
-        self._extractor = Extractor(self.network, self.runtime, strict=self.strict, part=flat)
+        self._extractor = Extractor(self.network, a_few(self.network, self.pixels), self.runtime, strict=self.strict, part=flat)
 
     def compute(self) -> None:
         """Compute what the cache does not have.

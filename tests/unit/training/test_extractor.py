@@ -35,6 +35,10 @@ def batches(network: Network, samples: Any) -> Iterator[Tensor]:
         first += size
 
 
+def few(network: Network, samples: Any) -> Tensor:
+    return network.batch(samples.pixels.read(np.arange(8)))
+
+
 def by_torch(network: Network, samples: Any) -> Any:
     network.classifier.eval()
     with torch.no_grad():
@@ -42,7 +46,8 @@ def by_torch(network: Network, samples: Any) -> Any:
 
 
 def test_openvino_gives_the_features_of_torch_in_the_order_of_the_images(network: Network, make_samples: Any) -> None:
-    samples, made = make_samples(), Extractor(network, "openvino")
+    samples = make_samples()
+    made = Extractor(network, few(network, samples), "openvino")
     found = list(made(batches(network, samples)))
     assert made.runtime == "openvino"
     assert [(len(one), one.dtype) for one in found] == [(size, np.float32) for size in SIZES]
@@ -56,7 +61,7 @@ def test_openvino_gives_the_features_of_torch_in_the_order_of_the_images(network
 def test_bfloat16_is_computed_where_the_network_says_so(network: Network, make_samples: Any) -> None:
     samples, expected = make_samples(), by_torch(network, make_samples())
     network.precision = "bf16"
-    made = Extractor(network, "openvino", strict=True)
+    made = Extractor(network, few(network, samples), "openvino", strict=True)
     found = np.concatenate(list(made(batches(network, samples))))
     assert np.abs(found - expected).max() <= 0.05 * np.abs(expected).max()
 
@@ -70,13 +75,40 @@ def test_wide_layers_see_whole_batches_and_the_features_are_the_same(
     samples, expected, seen = make_samples(), by_torch(network, make_samples()), []
     wide = next(layer for layer in network.classifier.backbone.modules() if isinstance(layer, nn.Conv2d) and layer.kernel_size == (7, 7))
     network.precision, forward = precision, wide.forward
-    made = Extractor(network, "openvino", strict=True)
+    made = Extractor(network, few(network, samples), "openvino", strict=True)
     found = np.concatenate(list(made(batches(network, samples))))
     assert np.abs(found - expected).max() <= tolerance * np.abs(expected).max()
     monkeypatch.setattr(wide, "forward", lambda images: seen.append(len(images)) or forward(images))
     if precision == "32":  # the layers are the network's own
         list(made(batches(network, samples)))
         assert seen == list(SIZES)
+
+
+class FaintDifferences(nn.Module):
+    """What tells images apart, beside a number a thousand times as large: bfloat16 rounds it away."""
+
+    def __init__(self, large: float) -> None:
+        super().__init__()
+        self.scale, self.large = nn.Parameter(torch.ones(1), requires_grad=False), large
+
+    def forward(self, images: Tensor) -> Tensor:
+        means = images.mean(dim=(2, 3))
+        return self.scale * (means.to(torch.bfloat16) + self.large if torch.is_autocast_enabled("cpu") else means + self.large).float()
+
+
+@pytest.mark.parametrize(("large", "precision"), [(0.0, "bf16"), (1000.0, "32")])
+@pytest.mark.parametrize("runtime", ["torch", "openvino"])
+def test_bfloat16_is_taken_where_it_leaves_alone_what_tells_images_apart(
+    network: Network, make_samples: Any, monkeypatch: pytest.MonkeyPatch, runtime: str, large: float, precision: str
+) -> None:
+    samples = make_samples()
+    monkeypatch.setattr(network.classifier.backbone, "network", FaintDifferences(large))
+    network.precision = "bf16"
+    made = Extractor(network, few(network, samples), runtime, strict=True)
+    found = np.concatenate(list(made(batches(network, samples))))
+    assert (made.precision, network.precision, made.runtime) == (precision, "bf16", runtime)
+    expected = by_torch(network, samples)
+    assert np.linalg.norm(found - expected) <= 0.05 * np.linalg.norm(expected - expected.mean(axis=0))
 
 
 class SingularValues(nn.Module):
@@ -109,7 +141,7 @@ def test_torch_takes_over_where_openvino_cannot_be_trusted_and_the_log_says_why(
     else:
         wrong(network, monkeypatch)
     samples = make_samples()
-    made = Extractor(network, "openvino")
+    made = Extractor(network, few(network, samples), "openvino")
     with caplog.at_level("WARNING", "coverslip"):
         found = np.concatenate(list(made(batches(network, samples))))
     assert made.runtime == "torch"
@@ -118,7 +150,7 @@ def test_torch_takes_over_where_openvino_cannot_be_trusted_and_the_log_says_why(
     assert said.startswith("features: torch, for OpenVINO ")
     assert ("cannot run this network" in said) if why == "does not convert" else ("gives other features than torch: they differ by" in said)
     with pytest.raises(ExportError, match=r'say training.runtime = "torch"'):
-        list(Extractor(network, "openvino", strict=True)(batches(network, samples)))
+        list(Extractor(network, few(network, samples), "openvino", strict=True)(batches(network, samples)))
 
 
 def test_what_computed_is_part_of_the_entry_and_is_told(network: Network, make_samples: Any, make_config: Any) -> None:

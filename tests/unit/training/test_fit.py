@@ -120,9 +120,20 @@ def test_scratch_learns(make_config: Any, make_network: Any, make_samples: Any) 
     assert share_right(network, samples) > 0.9
     assert plans == [Plan(48, 4)]
     assert found.steps == 48
-    assert found.network is network
+    assert found.network.classifier is network.classifier
     assert found.images_per_second > 0
-    np.testing.assert_array_equal(found.scores(samples, VALIDATION), network.scores([samples.pixels.read(VALIDATION)]))
+    np.testing.assert_array_equal(found.scores(samples, VALIDATION), network.for_use().scores([samples.pixels.read(VALIDATION)]))
+
+
+@pytest.mark.parametrize("sections", [{}, PROBE])
+def test_what_learned_in_bfloat16_is_judged_in_float32(make_config: Any, make_network: Any, make_samples: Any, sections: Any) -> None:
+    config, samples = make_config(**sections), make_samples(level=40.0)
+    network = make_network(config)
+    network.precision = "bf16"
+    found = fit(network, samples, TRAIN, VALIDATION, config)
+    assert (network.precision, found.network.precision) == ("bf16", "32")
+    exact = network.for_use().scores([samples.pixels.read(VALIDATION)])
+    np.testing.assert_allclose(found.scores(samples, VALIDATION), exact, atol=0.0 if not sections else 0.02)
 
 
 def test_a_probe_changes_the_head_and_nothing_else(make_config: Any, make_network: Any, make_samples: Any) -> None:
@@ -141,7 +152,7 @@ def test_the_scores_of_a_probe_are_averaged_over_its_test_time_copies(make_confi
     config, samples = make_config(**{**PROBE, "training": {**PROBE["training"], "tta": "turns"}}), make_samples()
     network = make_network(config)
     found = fit(network, samples, TRAIN, VALIDATION, config)
-    np.testing.assert_allclose(found.scores(samples, VALIDATION), network.scores([samples.pixels.read(VALIDATION)]), atol=1e-9)
+    np.testing.assert_allclose(found.scores(samples, VALIDATION), network.for_use().scores([samples.pixels.read(VALIDATION)]), atol=1e-9)
 
 
 @pytest.mark.parametrize("head", ["multi", [16]])

@@ -120,7 +120,7 @@ def test_the_upper_layers_learn_from_maps_and_the_lower_stay(make_config: Any, m
     assert plans == [Plan(24, 4, views=2)]
     losses = [row["train_loss"] for row in found.history if "train_loss" in row]
     assert losses[-1] < losses[0]
-    scores = network.scores([samples.pixels.read(VALIDATION)])
+    scores = network.for_use().scores([samples.pixels.read(VALIDATION)])
     assert (scores.argmax(axis=1) == samples.targets[VALIDATION]).mean() > 0.8
     np.testing.assert_array_equal(found.scores(samples, VALIDATION), scores)
 
@@ -173,4 +173,4 @@ def test_a_network_that_reads_lines_learns_from_what_it_read_once(
     (cached, few), (live, many) = found
     assert len(cached) == len(live) == 16
     np.testing.assert_allclose(cached[:3], live[:3], rtol=0.01)  # in half precision, which later steps amplify
-    assert few < len(TRAIN) + 10 < 4 * len(TRAIN) <= many
+    assert few < len(TRAIN) + 20 < 4 * len(TRAIN) <= many
