@@ -263,7 +263,7 @@ class TrainingConfig(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of initial weights, sample order, dropout and augmentation."""
     precision: Literal["auto", "32", "bf16"] = "auto"
-    """Of learning: `auto` takes bfloat16 where the hardware gains from it: GPUs, CPUs with AMX, and AMD's from Zen 4 on. Frozen features are
+    """Of learning: `auto` takes bfloat16 where the hardware gains from it: GPUs, CPUs with AMX, AMD's from Zen 4 on. Frozen features are
     computed in it where it leaves alone what tells images apart; what is judged, saved and used computes in float32."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """`auto` takes a GPU when there is one."""
