@@ -16,7 +16,7 @@ import os
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from coverslip.runtime import WAITING
@@ -32,16 +32,14 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from coverslip.bundle import load_bundle
 from coverslip.config import load_config
 from coverslip.data.geometry import RGB, Geometry
-from coverslip.data.normalisation import Normalisation
 from coverslip.data.reading import Reading
 from coverslip.data.sources import load_table
 from coverslip.data.store import load_pixels
 from coverslip.experiment import run
-from coverslip.models.classifier import build_classifier
 from coverslip.models.hardware import choose_device, choose_precision, wait_for
-from coverslip.network import Network
 from coverslip.predict import Model
 from coverslip.preparing import prepare
 from coverslip.training.extractor import choose_runtime
@@ -144,16 +142,14 @@ def our_training(parts: Parts, epochs: int, folder: Path) -> tuple[float, float,
     return seen / seconds, len(data.table) * epochs / (seconds + decoding), accuracy
 
 
-def our_features(folder: Path) -> float:
-    """Images per second from files to cached features, from an empty cache."""
+def our_features(folder: Path, trained: Path) -> float:
+    """Images per second from files to cached features of a network that was trained, from an empty cache."""
     config = our_config(Parts(folder, folder), 1)
     table = load_table(config.data, config.split)
     geometry = Geometry(SIZE, SIZE, "squash", RGB, 8)
     rows = np.arange(len(table))
-    classifier = build_classifier(config.model, channels=3, classes=len(table.classes), size=(SIZE, SIZE), seed=0)
-    full = float(geometry.full)
-    normalisation = Normalisation((0.0,) * 3, (full,) * 3, mean=(0.5,) * 3, deviation=(0.25,) * 3)
-    network = Network(classifier, geometry, normalisation, config.augment, "none", DEVICE, choose_precision("auto", DEVICE))
+    network = replace(load_bundle(trained).network, precision=choose_precision("auto", DEVICE))
+    network.classifier.requires_grad_(False)
     began = time.perf_counter()
     pixels, _ = load_pixels(table, Reading.of(config.data), geometry, config.cache.limit)
     runtime = choose_runtime("auto", DEVICE, len(rows) * SIZE * SIZE)
@@ -184,7 +180,7 @@ def main() -> None:
         for _ in range(3):
             for kind in ("pixels", "features"):
                 shutil.rmtree(place / "cache" / kind, ignore_errors=True)
-            features = our_features(parts.train)
+            features = our_features(parts.train, place / "run")
             usual_speed, _ = usual_scoring(parts.train, network)
             began = time.perf_counter()
             predicted = len(model.predict(parts.train)) / (time.perf_counter() - began)

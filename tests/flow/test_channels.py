@@ -129,10 +129,11 @@ def test_predict_on_a_table_without_labels_on_a_folder_and_on_one_file(cli: Cli,
     gone = sorted((copy / "images").glob("*_green.png"))[0]
     gone.unlink()
     done = cli("predict", cell_run, copy / "new.csv", "--format", "submission", "--out", tmp_path / "submission.csv")
-    assert done.status == 0, done.err
+    assert done.status == 1
     told, name = " ".join(done.err.split()), gone.name.removesuffix("_green.png")
     assert f"1 of 24 images could not be read; {name}: channel 'green', {gone.name}: cannot be opened" in told
     assert pd.read_csv(tmp_path / "submission.csv")["Predicted"].isna().sum() >= 1
+    assert "these rows are empty, as if the images carried no label" in done.err
 
 
 def test_channels_are_chosen_ordered_and_renamed(cli: Cli, cells: Path, tmp_path: Path) -> None:

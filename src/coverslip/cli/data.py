@@ -95,6 +95,7 @@ def simulate(
     destination: Annotated[str, typer.Argument(help="A new or empty folder, or a URL.")],
     images: Annotated[int, typer.Option(help="Number of images in all.", min=2)] = 240,
     seed: Annotated[int, typer.Option(help="Seed of the simulation.")] = 0,
+    side: Annotated[int, typer.Option(help="Height and width of an image of cells, in pixels.", min=64)] = 128,
     endpoint: Endpoint = None,
 ) -> None:
     """Write a folder of simulated images, for tests and for learning the program."""
@@ -102,7 +103,7 @@ def simulate(
 
     with sent(destination) as folder:
         with progress_bar() as progress:
-            made = write_simulation(kind, folder or Path(), images=images, seed=seed, progress=progress)
+            made = write_simulation(kind, folder or Path(), images=images, seed=seed, side=side, progress=progress)
         err.print("these images are simulations, not data")
         out.print(shown(made), markup=False)
 

@@ -130,7 +130,8 @@ def _show_plan(start: Start, progress: Any) -> None:
 
     start.config.check()
     data = prepare(start.config, progress)
-    summary = Fits(data, RunFolder(start.folder, resume=False), progress).summary
+    fits = Fits(data, RunFolder(start.folder, resume=False), progress)
+    summary = fits.summary
     sheet = Sheet("layer", "type", "output", "weights", "learns", title=data.config.model.backbone)
     for layer in summary.layers:
         sheet.add_row(layer.name, layer.kind, "x".join(map(str, layer.output)), f"{layer.weights:,}", layer.trainable)
@@ -139,4 +140,8 @@ def _show_plan(start: Start, progress: Any) -> None:
     out.print(summary.sentence)
     for part in ("train", "validation", "test"):
         out.print(f"{part}: {len(data.split.rows(part))} images")
+    if data.audit.sentence:
+        _say(f"audit:  {data.audit.sentence}; in full by coverslip audit")
+    for note in (*data.notes, *fits.notes):
+        _say(f"note: {note}")
     out.print(f"dry run: nothing was trained; {start.folder} was not written", markup=False)

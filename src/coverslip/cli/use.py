@@ -44,7 +44,10 @@ def predict(
     resume: Annotated[bool, typer.Option("--resume", help="Make the parts that are missing in this folder.")] = False,
     endpoint: Endpoint = None,
 ) -> None:
-    """Score images; files that cannot be read are reported in the table and stop nothing. Large tables are predicted in parts."""
+    """Score images; files that cannot be read are reported in the table and stop nothing. Large tables are predicted in parts.
+
+    A submission has no place for such a report: it is written all the same, and the command ends with status 1.
+    """
     if engine or address or part_rows or resume:
         _predict_in_parts(bundle, inputs, out_file, device, runtime, form, engine or "local", address, part_rows, resume)
         return
@@ -64,6 +67,9 @@ def predict(
     doubtful = int((~frame["uncertain"].isin(["", "no"])).sum())
     marked = f", {doubtful} of them marked as uncertain" if doubtful else ""
     out.print(f"{len(frame) - len(bad)} images predicted{marked}: {written}", markup=False)
+    if len(bad) and form == "submission":
+        err.print("a submission cannot say so: these rows are empty, as if the images carried no label", markup=False, style="yellow")
+        raise typer.Exit(1)
 
 
 def _predict_in_parts(

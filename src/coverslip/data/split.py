@@ -307,16 +307,19 @@ def _share_notes(table: Table, part: StrArray, units: IntArray, config: SplitCon
     for name, asked in (("validation", config.validation), ("test", config.test)):
         reached = float(np.mean(part == name))
         if abs(reached - asked) > TOLERATED or (asked > 0 and reached == 0):
-            reason = _largest_unit(table, units)
+            reason = _why_not(table, units, abs(reached - asked))
             notes.append(f"the {name} part holds {reached:.1%} of the rows, {asked:.1%} were asked for; {reason}")
     return notes
 
 
-def _largest_unit(table: Table, units: IntArray) -> str:
+def _why_not(table: Table, units: IntArray, missed: float) -> str:
+    """What keeps a part from its share, in words."""
     sizes = np.bincount(units)
     first = int(np.argmax(sizes[units]))
     if sizes.max() == 1:
         return "the classes are too small for these shares"
+    if sizes.max() / len(table) < missed / 2:
+        return "what belongs together is not torn, and as many classes as can be are to reach each part"
     name = f"group {str(table.groups[first])!r}" if table.groups is not None else f"the duplicates of {table.images[first]}"
     return f"what belongs together is not torn, and {name} alone holds {sizes.max() / len(table):.1%}"
 

@@ -40,8 +40,10 @@ def as_pixels(array: _Array) -> _Array:
         pixels = array.astype(np.float32, copy=False)
     wrong = pixels.size - int(np.count_nonzero(np.isfinite(pixels))) if array.dtype.kind == "f" else 0
     if wrong:
+        first = ", ".join(map(str, np.argwhere(~np.isfinite(pixels))[0].tolist()))
         raise ImageReadError(
-            f"{counted(wrong, 'pixel is', 'pixels are')} NaN or infinite; mend them in the file, for example put 0 in their place"
+            f"{counted(wrong, 'pixel is', 'pixels are')} NaN or infinite, the first at [{first}] of {'x'.join(map(str, pixels.shape))}; "
+            "mend them in the file, for example put 0 in their place"
         )
     return pixels
 

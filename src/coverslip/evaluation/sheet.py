@@ -5,6 +5,7 @@ What `evaluate` says about intervals is made here, for one label an image; `mult
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
@@ -146,7 +147,8 @@ class Sheet:
         return self._all_right_bound(name, number) if self.right.all() and name in SUMMARY[:9] else self._agreed(number)
 
     def _agreed(self, number: Number) -> Number:
-        return replace(number, method=f"{number.method}, all resamples equal")
+        """Resamples that agree know nothing of what others would be: a value without an interval."""
+        return replace(number, low=math.nan, high=math.nan, method=f"no interval: {number.method}, all resamples equal")
 
     def _exact(self, number: Number, trials: BoolArray, successes: BoolArray) -> Number:
         """Exact over groups where all agree: each group is one trial; otherwise over rows."""

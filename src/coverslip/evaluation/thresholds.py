@@ -119,7 +119,18 @@ def best_f1_threshold(scores: FloatArray, targets: IntArray) -> float:
 
 
 def best_global_threshold(scores: FloatArray, targets: IntArray) -> float:
-    """The one threshold for all classes with the highest macro F1, exact up to rounding; NaN without positives.
+    """The one threshold for all classes with the highest macro F1, exact up to rounding; the highest among equals; NaN without positives.
+
+    Args:
+        scores: float64 (n, K) in [0, 1].
+        targets: int64 (n, K) of 0 and 1.
+    """
+    thresholds, macro_f1 = macro_f1_curve(scores, targets)
+    return float(thresholds[np.argmax(macro_f1 >= macro_f1.max() - ROUNDING)]) if len(macro_f1) else float("nan")
+
+
+def macro_f1_curve(scores: FloatArray, targets: IntArray) -> tuple[FloatArray, FloatArray]:
+    """Every threshold that tells scores apart, falling, and macro F1 over the classes with positives at it; empty where there are none.
 
     Each score at which a decision changes moves the F1 of one class; these steps, in the order of the scores, sum up to
     macro F1 at every threshold: O(n K log(n K)).
@@ -131,7 +142,7 @@ def best_global_threshold(scores: FloatArray, targets: IntArray) -> float:
     positives = targets.sum(axis=0)
     defined = positives > 0
     if not defined.any():
-        return float("nan")
+        return np.empty(0), np.empty(0)
     scores, targets, positives = scores[:, defined], targets[:, defined], positives[defined]
     order = np.argsort(-scores, axis=0, kind="stable")
     found = np.cumsum(np.take_along_axis(targets, order, axis=0), axis=0)
@@ -140,9 +151,7 @@ def best_global_threshold(scores: FloatArray, targets: IntArray) -> float:
     flat = np.take_along_axis(scores, order, axis=0).ravel()
     fall = np.argsort(-flat, kind="stable")
     levels, last = _levels(flat[fall])
-    macro_f1 = np.cumsum(steps[fall])[last] / len(positives)
-    best = int(np.argmax(macro_f1 >= macro_f1.max() - ROUNDING))
-    return float(_between(levels)[best])
+    return _between(levels), np.cumsum(steps[fall])[last] / len(positives)
 
 
 def ratio_threshold(scores: FloatArray, ratio: float) -> float:

@@ -53,3 +53,11 @@ def thinned(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
         return x, y
     keep = np.unique(np.linspace(0, len(x) - 1, MOST_POINTS).round().astype(np.int64))
     return x[keep], y[keep]
+
+
+def thinned_to_peak(x: FloatArray, y: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """As `thinned`, with the highest point, the first among equals, in any case."""
+    if len(x) <= MOST_POINTS:
+        return x, y
+    keep = np.unique([*np.linspace(0, len(x) - 1, MOST_POINTS - 1).round().astype(np.int64), int(np.argmax(y))])
+    return x[keep], y[keep]

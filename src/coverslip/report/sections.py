@@ -29,6 +29,11 @@ HISTORY = (
     "images_per_second",
 )  # fmt: skip
 """Numbers of `history.csv` that are drawn."""
+BESIDE = (
+    "Training: augmented images of the steps since the point before, as the model then was. Validation: the whole part, its images as "
+    "they are, before thresholds and calibration are chosen. The two are not counted alike; what they do over time is what to look at."
+)
+"""What has to be known of a curve of the training part beside one of the validation part."""
 
 PART_TITLES = {"test": "test part", "folds": "cross-validation", "validation": "validation part"}
 
@@ -322,7 +327,7 @@ def _score_curves(final: pd.DataFrame) -> list[Drawing]:
     if len(both) == 2:
         accuracy = _present(final, {"validation_accuracy": "accuracy"})
         alone = [draw(figures.history(final, accuracy, "", None, share=True), "Accuracy on the validation part")] if accuracy else []
-        return [*alone, draw(figures.history(final, both, "macro F1", None), "Macro F1")]
+        return [*alone, draw(figures.history(final, both, "macro F1", None), "Macro F1", BESIDE)]
     present = _present(final, {"validation_accuracy": "accuracy", "validation_macro_f1": "macro F1"})
     if not present:
         return []

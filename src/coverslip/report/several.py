@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from coverslip.evaluation.decisions import reliability_curve
-from coverslip.evaluation.thresholds import threshold_curve
+from coverslip.evaluation.thresholds import macro_f1_curve, threshold_curve
 from coverslip.report import several_figures
-from coverslip.report.curves import thinned
+from coverslip.report.curves import thinned, thinned_to_peak
 from coverslip.report.figures import Curve
 from coverslip.report.files import RunFiles, items, within
 from coverslip.report.numbers import Shown, finite, label, listed, shown
@@ -130,13 +130,9 @@ def _verdict(stated: Mapping[str, Mapping[str, Any]], used: str) -> str:
 
 def _curve(run: RunFiles, part: str | None) -> Drawing | None:
     """Macro F1 against one threshold for all classes, on each part with predictions."""
-    grid = np.linspace(0.02, 0.98, 97)
-    curves = {}
-    for name, rows in _judged(run, part).items():
-        if rows.truth.any():
-            known = rows.truth.any(axis=0)
-            curves[name] = (grid, np.array([_macro_f1(rows.scores[:, known] >= value, rows.truth[:, known]) for value in grid]))
-    caption = "Macro F1 when all classes share one threshold. Dashed: 0.5."
+    found = {name: macro_f1_curve(rows.scores, rows.truth.astype(np.int64)) for name, rows in _judged(run, part).items()}
+    curves = {name: thinned_to_peak(*curve) for name, curve in found.items() if len(curve[0])}
+    caption = "Macro F1 when all classes share one threshold, over every threshold that changes a decision. Dashed: 0.5."
     return draw(several_figures.threshold_curves(curves), "Threshold and F1", caption) if curves else None
 
 
@@ -212,11 +208,6 @@ def _calibration_verdict(gain: Shown | None) -> str:
     if gain.high < 0:
         return f"On the test part calibration did harm: {ends}. Prefer decision.calibrate = false."
     return f"On the test part calibration cannot be told from none: {ends}."
-
-
-def _macro_f1(decided: BoolArray, truth: BoolArray) -> float:
-    right = (decided & truth).sum(axis=0)
-    return float(np.mean(2 * right / (decided.sum(axis=0) + truth.sum(axis=0))))
 
 
 def matrices(run: RunFiles, part: str | None) -> list[Section]:

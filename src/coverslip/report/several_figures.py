@@ -87,7 +87,7 @@ def threshold_curves(curves: Mapping[str, Curve]) -> Figure:
     axes.axvline(0.5, color=FAINT, linestyle=(0, (4, 3)), linewidth=1)
     for (name, (x, y)), colour in zip(curves.items(), SERIES, strict=False):
         best = int(np.argmax(y))
-        axes.plot(x, y, color=colour, label=f"{name}: {y[best]:.3f} at {x[best]:.2f}")
+        axes.plot(x, y, color=colour, label=f"{name}: {y[best]:.3f} at {x[best]:.3f}")
         axes.plot(x[best], y[best], "o", color=colour, markersize=4.5)
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)

@@ -109,6 +109,14 @@ def test_a_share_of_rows_has_the_exact_interval_and_only_that():
     }
 
 
+def test_resamples_that_all_agree_give_no_interval_where_there_is_no_exact_one():
+    found = labelled([[1, 0], [0, 1]] * 4, [[0.5, 0.5]] * 8)
+    area = evaluate(found, resamples=100)["macro_roc_auc"]
+    assert (area["value"], area["low"], area["high"]) == (0.5, None, None)
+    assert area["method"].startswith("no interval: bootstrap")
+    assert area["method"].endswith("all resamples equal")
+
+
 def test_thresholds_are_reported_only_when_known():
     some = noisy()
     moved = replace(some, predicted=(some.scores >= 0.3).astype(np.int64))
