@@ -200,7 +200,7 @@ def precision_recall(curves: Mapping[str, Curve], areas: Mapping[str, Shown | No
     axes.set_xlabel("recall")
     axes.set_ylabel("precision")
     _square(axes)
-    axes.legend(loc="lower left")
+    axes.legend(loc="best")
     return drawing
 
 
