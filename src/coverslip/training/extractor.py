@@ -96,7 +96,8 @@ class Extractor:
 
     @torch.inference_mode()
     def _choose(self) -> Callable[[Tensor], Features]:
-        expected = self.module.eval()(self.images).float()
+        with autocast(self.network.device, "32"):
+            expected = self.module.eval()(self.images)
         if self.precision == "bf16" and not self._alike(expected):
             self.precision = "32"
         if self.runtime == "openvino":
