@@ -123,6 +123,27 @@ def test_files_that_come_before_the_model_wait_for_it(browser: Browser, server: 
         assert page.locator(".notice").count() == 0
 
 
+def test_files_that_come_before_the_models_are_known_wait_too(browser: Browser, server: Server, gels: Path) -> None:
+    with opened(browser, server, "light") as page:
+        held: dict[str, list[Route]] = {"models": [], "model?*": []}
+        page.route("**/models", lambda route: held["models"].append(route))  # noqa: PLW0108 - a builtin takes no marks
+        page.route("**/model?*", lambda route: held["model?*"].append(route))  # noqa: PLW0108
+        page.reload()
+        page.wait_for_function("() => document.querySelector('#status').textContent === 'ready'")
+        page.set_input_files("#files", images_of(gels)[:2])
+        waiting = page.locator(".notice", has_text="2 files wait until the model is open")
+        waiting.wait_for()
+        while not held["models"]:
+            page.wait_for_timeout(20)
+        held["models"][0].continue_()
+        while not held["model?*"]:
+            page.wait_for_timeout(20)
+        assert waiting.count() == 1
+        held["model?*"][0].continue_()
+        page.locator(".card .label").nth(1).wait_for()
+        assert page.locator(".notice").count() == 0
+
+
 def test_files_that_are_dropped(page: Page, gels: Path) -> None:
     data = [(path.name, base64.b64encode(path.read_bytes()).decode()) for path in images_of(gels)[:3]]
     transfer = page.evaluate_handle(

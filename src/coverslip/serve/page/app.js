@@ -46,10 +46,14 @@ const same = (a, b) => a.length === b.length && a.every((name) => b.includes(nam
 
 // What comes in ------------------------------------------------------------------------------------------------------
 
+function sayThatTheyWait(files) {
+  if (files) notice(`${files} ${files === 1 ? "file waits" : "files wait"} until the model is open.`, "note");
+}
+
 async function add(found) {
   if (!page.model) { // it is being opened, or described
     page.early.push(...found);
-    notice(`${found.length} ${found.length === 1 ? "file waits" : "files wait"} until the model is open.`, "note");
+    sayThatTheyWait(found.length);
     return;
   }
   const { kept, left } = withoutOthers(found);
@@ -228,6 +232,7 @@ function decideAgain() {
 async function chooseModel(name) {
   const files = page.records.flatMap((record) => record.files);
   forget();
+  sayThatTheyWait(page.early.length); // those that came in before
   page.model = null;
   page.model = await api.describe(name);
   page.thresholds = ownThresholds(page.model);
