@@ -25,7 +25,7 @@ from servers import coverslip_server
 SHORT = ("training.minutes=0.5", "intervals.resamples=200")
 CELLS = (*SHORT, "model.backbone=mobilenetv2_100", "pixels.height=128", "pixels.width=128")
 RECIPES = {
-    "blood": ("blood/labels.csv", (*SHORT, "split.folds=2", "pixels.height=192", "pixels.width=256")),
+    "blood": ("blood/labels.csv", (*SHORT, "training.minutes=1", "split.folds=2", "pixels.height=192", "pixels.width=256")),
     "charts": ("charts", (*SHORT, "split.folds=2", "pixels.height=250", "pixels.width=375")),
     "charts-alexnet": ("charts", (*SHORT, "training.steps=2")),
     "gel-probe": ("gel", SHORT),
@@ -38,7 +38,7 @@ RECIPES = {
 }
 TOO_FEW_TO_LEARN = ("hpa-10-transfer", "hpa-28", "hpa-large", "hpa-small")
 EXPORTED = ("blood", "charts", "gel-probe", "hpa-28", "nuclei-finetune")
-LEAST = {"blood": 0.45, "charts": 0.5, "charts-alexnet": 0.3, "gel-probe": 0.95, "nuclei-finetune": 0.3, "quick": 0.5}
+LEAST = {"blood": 0.6, "charts": 0.5, "charts-alexnet": 0.3, "gel-probe": 0.95, "nuclei-finetune": 0.3, "quick": 0.5}
 
 
 def test_every_recipe_is_tested() -> None:
@@ -86,7 +86,7 @@ ONE_WORKER = pytest.mark.xdist_group("exported")
 def test_recipe_runs_to_a_report(recipe: str, trained: Trained, data_folder: Path, tmp_path: Path) -> None:
     result, folder = trained(recipe), RECIPES[recipe][0]
     part = result.metrics.get("test") or result.metrics["folds"]
-    number = part["macro_f1" if result.metrics["task"] == "multilabel" else "accuracy"]
+    number = part["macro_roc_auc" if result.metrics["task"] == "multilabel" else "accuracy"]
     if recipe not in TOO_FEW_TO_LEARN:
         assert number["value"] >= LEAST[recipe]
         assert number["low"] <= number["value"] <= number["high"]
