@@ -15,7 +15,9 @@ import pandas as pd
 import pytest
 import torch
 
+from coverslip import experiment
 from coverslip.data.cache import clear_cache
+from coverslip.errors import ResourceError
 from flow.conftest import Cli
 
 FIRST = [
@@ -98,11 +100,36 @@ def test_a_comparison_from_end_to_end(cli: Cli, gels: Path, grid: Path, tmp_path
     assert verdict["sentence"] in done.out
     assert [(tmp_path / "study" / "runs" / name / "bundle").is_dir() for name in ("cpu-single", "cpu-multi")].count(True) == 1
     assert (tmp_path / "study" / "runs" / verdict["best"] / "bundle").is_dir()
+    assert f"{verdict['best']}: leads, its trained model is kept" in done.err
+    logs = [file.read_text(encoding="utf-8") for file in (tmp_path / "study" / "runs").glob("*/run.log")]
+    assert "".join(logs).count("bundle: begins") == 1  # heads on cached features: only the model that is kept was ever written
     page = (tmp_path / "study" / "report.html").read_text(encoding="utf-8")
     for words in ("All runs", "Accuracy with intervals", "Time and accuracy", "The best run", "Learning curves", "Runs without numbers"):
         assert f">{words}<" in page, words
     assert "on unseen images" in page
     assert cli("report", tmp_path / "study").status == 0
+
+
+def test_a_model_that_cannot_be_kept_costs_no_numbers(
+    cli: Cli, gels: Path, grid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*known: object) -> None:
+        raise ResourceError("the disk is full: 3 MB are free")
+
+    asked = ("compare", gels, "--grid", grid, "-s", "training.device=cpu", "--out", tmp_path / "study")
+    with monkeypatch.context() as patched:
+        patched.setattr(experiment, "save_bundle", full)
+        done = cli(*asked)
+    assert done.status == 0
+    table = table_of(tmp_path / "study")
+    assert table["status"].tolist() == ["done", "done"]
+    best = table.index[table["verdict"] == "best"].item()
+    assert f"{best}: its numbers are kept, its trained model is not: the disk is full: 3 MB are free" in done.err
+    assert not list((tmp_path / "study" / "runs").glob("*/bundle"))
+    again = cli(*asked, "--resume")
+    assert f"{best}: leads, its trained model is kept" in again.err
+    assert [folder.parent.name for folder in (tmp_path / "study" / "runs").glob("*/bundle")] == [best]
+    pd.testing.assert_frame_equal(without_times(table_of(tmp_path / "study")), without_times(table))
 
 
 def test_a_run_of_a_study_is_the_run_alone(cli: Cli, gels: Path, grid: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -203,12 +203,15 @@ class _Study:
             elif not self._take(run):
                 self.rows[run.model_id] = planned_row(run, "waiting")
                 waiting.append(run)
-        waiting += self._without_their_model()
         self._write_table()
         self._report_progress()
-        runs = {run.model_id: run for run in self.comparison.runs}
-        for done in engine.each(perform, self._jobs(in_sharing_order(waiting))):
-            self._note(runs[done.task.name], done)
+        for missing in (in_sharing_order(waiting), self._without_its_model()):
+            self._perform(engine, missing)
+
+    def _perform(self, engine: Engine, runs: Iterable[PlannedRun]) -> None:
+        by_name = {run.model_id: run for run in self.comparison.runs}
+        for done in engine.each(perform, self._jobs(runs)):
+            self._note(by_name[done.task.name], done)
             self._write_table()
             self._report_progress()
 
@@ -222,30 +225,33 @@ class _Study:
         self.ranks[run.model_id] = rank(metrics)
         return True
 
-    def _without_their_model(self) -> list[PlannedRun]:
+    def _without_its_model(self) -> Iterator[PlannedRun]:
         """The leading run, when its trained model is to be kept and is not there."""
         best = self.best
-        if self.bundles != "best" or best is None or (self.place.run_folder(best) / "bundle").is_dir():
-            return []
-        return [run for run in self.comparison.runs if run.model_id == best]
+        if self.bundles == "best" and best is not None and not (self.place.run_folder(best) / "bundle").is_dir():
+            yield next(run for run in self.comparison.runs if run.model_id == best)
 
-    def _jobs(self, runs: Sequence[PlannedRun]) -> Iterator[Job]:
+    def _jobs(self, runs: Iterable[PlannedRun]) -> Iterator[Job]:
         several = len({run.config.split.model_dump_json() for run in self.comparison.runs}) > 1
         for run in runs:
             leader = self.best
             beats = self.ranks[leader] if leader is not None else None
-            yield Job(run.model_id, run.config, self.place.run_folder(run.model_id), self.bundles, beats, several, time_inference=True)
+            kept = "none" if self.bundles == "best" and run.model_id not in self.ranks and soon_made_again(run.config) else self.bundles
+            yield Job(run.model_id, run.config, self.place.run_folder(run.model_id), kept, beats, several, time_inference=True)
 
     def _note(self, run: PlannedRun, done: Done[Job, JobResult]) -> None:
-        if done.result is None:
+        name, known = run.model_id, run.model_id in self.ranks
+        reason = done.error.splitlines()[0] if done.error else ""
+        if done.result is None and known:
+            self.announce(f"{name}: its numbers are kept, its trained model is not: {reason}")
+        elif done.result is None:
             absent = done.error.startswith(NO_GPU)
-            self.rows[run.model_id] = planned_row(run, "not run" if absent else "failed", done.error)
-            self.announce(f"{run.model_id}: {'not run' if absent else 'failed'}: {done.error.splitlines()[0]}")
+            self.rows[name] = planned_row(run, "not run" if absent else "failed", done.error)
+            self.announce(f"{name}: {'not run' if absent else 'failed'}: {reason}")
         elif self._take(run):
-            row = self.rows[run.model_id]
-            number = row["accuracy"]
+            number = self.rows[name]["accuracy"]
             shown = "no images judged it" if number is None else f"accuracy {number:.3f}"
-            self.announce(f"{run.model_id}: {shown}, {done.result.seconds:.1f} s")
+            self.announce(f"{name}: leads, its trained model is kept" if known else f"{name}: {shown}, {done.result.seconds:.1f} s")
         self._drop_models()
 
     def _drop_models(self) -> None:
@@ -305,6 +311,11 @@ class _Study:
         judged = judged_predictions(folder, read_json(folder / "metrics.json"))
         if judged is not None:
             save_gallery(self.place.path / "pictures", load_table(config.data, config.split), judged, Reading.of(config.data))
+
+
+def soon_made_again(config: RunConfig) -> bool:
+    """Whether a run is a head on cached features: learned again sooner than the models of all that lead for a while are written."""
+    return config.training.regime == "probe" and config.split.folds == 0
 
 
 def absent_hardware(config: RunConfig) -> str:
