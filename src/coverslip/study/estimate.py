@@ -9,31 +9,32 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
 import torch
 from torch import nn
 
-from coverslip.config import RunConfig
+from coverslip.config import AugmentConfig, RunConfig
+from coverslip.data.decoding import PixelArray
 from coverslip.data.geometry import Geometry
+from coverslip.data.normalisation import Normalisation, dataset_percentiles
 from coverslip.data.reading import Reading
 from coverslip.data.sources import load_table
-from coverslip.data.store import glance
-from coverslip.errors import CoverslipError, ExportError
+from coverslip.data.store import glance, some_images
+from coverslip.errors import CoverslipError
 from coverslip.models.classifier import Classifier, FrozenBackbones
 from coverslip.models.cutting import cut_unlearned
 from coverslip.models.hardware import autocast, choose_device, choose_memory_format, choose_precision
-from coverslip.models.openvino import compile_module
 from coverslip.models.summary import Summary, summarise
-from coverslip.network import SCORE_BATCH
+from coverslip.network import SCORE_BATCH, Network
 from coverslip.preparing import choose_geometry, preparation_key
 from coverslip.runtime import Progress, no_progress
-from coverslip.structures import Table
+from coverslip.structures import Channel, Table
 from coverslip.study.grid import PlannedRun
 from coverslip.study.sharing import features_key, in_sharing_order
-from coverslip.training.extractor import choose_runtime
+from coverslip.training.extractor import Extractor, choose_runtime
 from coverslip.training.fit import probe_views
 from coverslip.training.probe import learn_head
 
@@ -68,10 +69,11 @@ class Estimate:
 
 @dataclass(frozen=True)
 class _Images:
-    """How many images there are, and what the network gets of each."""
+    """How many images there are, what the network gets of each, and some of them as stored pixels (m, h, w, c)."""
 
     table: Table
     geometry: Geometry
+    some: PixelArray
 
 
 @dataclass(frozen=True)
@@ -131,8 +133,11 @@ class _Estimator:
     def _look(self, config: RunConfig) -> _Images:
         key = preparation_key(config)
         if key not in self.images:
-            table = load_table(config.data, config.split)
-            self.images[key] = _Images(table, choose_geometry(config, table, glance(table, Reading.of(config.data)))[0])
+            table, reading = load_table(config.data, config.split), Reading.of(config.data)
+            seen = glance(table, reading)
+            geometry = choose_geometry(config, table, seen)[0]
+            reading = replace(reading, channels=reading.channels or Channel.of(*seen.names))
+            self.images[key] = _Images(table, geometry, some_images(table, reading, geometry, TRIAL_IMAGES)[1])
         return self.images[key]
 
     def _try(self, config: RunConfig, images: _Images, device: torch.device) -> _Trial:
@@ -147,12 +152,12 @@ class _Estimator:
             classifier.backbone.requires_grad_(not probing)
             summary = summarise(classifier, geometry.size, len(geometry.channels), batch_size=config.training.batch_size)
             precision = choose_precision(config.training.precision, device)
-            forward = _forward_seconds(classifier.backbone, geometry, device, precision)
+            forward = _forward_seconds(classifier.backbone, geometry, device, "32" if probing else precision)
             halves = None if probing else cut_unlearned(classifier)
             unlearned = _forward_seconds(halves.lower, geometry, device, precision) if halves else 0.0
-            feature = _openvino_seconds(classifier, geometry, precision) if runtime == "openvino" else None
+            feature = _feature_seconds(classifier, images, device, precision, runtime) if probing else forward
             head = _head_seconds(classifier, config, images.table) if probing else 0.0
-            self.trials[key] = _Trial(forward, forward if feature is None else feature, unlearned, head, summary)
+            self.trials[key] = _Trial(forward, feature, unlearned, head, summary)
         return self.trials[key]
 
 
@@ -209,18 +214,19 @@ def _forward_seconds(layers: nn.Module, geometry: Geometry, device: torch.device
         return (time.perf_counter() - began) / TRIAL_IMAGES
 
 
-def _openvino_seconds(classifier: Classifier, geometry: Geometry, precision: str) -> float | None:
-    """Seconds of an image for its features by OpenVINO; None where the backbone does not run there."""
-    height, width, channels = geometry.shape
-    images = np.zeros((TRIAL_IMAGES, channels, height, width), dtype=np.float32)
-    try:
-        features_of = compile_module(classifier.backbone.eval(), torch.from_numpy(images[:1]), precision)
-    except ExportError:
-        return None
-    features_of(images[:1])
+def _feature_seconds(classifier: Classifier, images: _Images, device: torch.device, precision: str, runtime: str) -> float:
+    """Seconds of an image for its features, by what computes them in a run: some of the images choose the arithmetic there, too."""
+    geometry, backbone = images.geometry, classifier.backbone
+    some = images.some if len(images.some) else np.zeros((TRIAL_IMAGES, *geometry.shape), dtype=geometry.dtype)
+    low, high = dataset_percentiles(some, np.arange(len(some)), (0.0, 100.0))
+    normalisation = Normalisation(tuple(low), tuple(high), mean=backbone.mean, deviation=backbone.std)
+    network = Network(classifier, geometry, normalisation, AugmentConfig(), "none", device, precision)
+    batch = network.batch(some)
+    extractor = Extractor(network, batch, runtime)
+    next(extractor([batch]))
     began = time.perf_counter()
-    features_of(images)
-    return (time.perf_counter() - began) / TRIAL_IMAGES
+    next(extractor([batch]))
+    return (time.perf_counter() - began) / len(batch)
 
 
 def _head_seconds(classifier: Classifier, config: RunConfig, table: Table) -> float:
