@@ -1,12 +1,15 @@
 """Training, features and prediction against the usual PyTorch loop, in one run on one machine.
 
 The usual loop: torchvision ImageFolder, DataLoader with two workers (with as many as cores, at most eight, beside a GPU), resize to
-224x224, resnet18 in float32. Ours: the same images, architecture, batch size, epochs, optimizer and learning rate through coverslip.
-Both compute on the GPU where there is one. The two take turns, so that a drift of the machine's speed meets both.
+224x224, resnet18 in float32, or another timm backbone. Ours: the same images, architecture, batch size, epochs, optimizer and
+learning rate through coverslip. Both compute on the GPU where there is one. The two take turns, so that a drift of the machine's
+speed meets both.
 
     python benchmarks/training.py --data ../shared/data/charts --images 1200
+    python benchmarks/training.py --data ../shared/data/charts --images 1200 --backbone mobilenetv2_100
 
-Writes benchmarks/results/training-<machine>.csv: images per second, ratio, accuracy on the same held-out images.
+Writes benchmarks/results/training-<machine>.csv (with the backbone in its name when it is another): images per second, ratio,
+accuracy on the same held-out images.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from coverslip.bundle import load_bundle
-from coverslip.config import load_config
+from coverslip.config import RunConfig, load_config
 from coverslip.data.geometry import RGB, Geometry
 from coverslip.data.reading import Reading
 from coverslip.data.sources import load_table
@@ -46,7 +49,7 @@ from coverslip.training.extractor import choose_runtime
 from coverslip.training.features import FeatureStore
 from machine import machine_name
 
-SIZE, BATCH, RATE = 224, 32, 1e-3
+BACKBONE, SIZE, BATCH, RATE = "resnet18", 224, 32, 1e-3
 DEVICE = choose_device("auto")
 WORKERS = 2 if DEVICE.type == "cpu" else min(8, os.cpu_count() or 2)
 RESULTS = Path(__file__).parent / "results"
@@ -81,10 +84,10 @@ def usual_loader(folder: Path, *, shuffle: bool) -> DataLoader:
     return DataLoader(ImageFolder(folder, transforms.Compose(steps)), BATCH, shuffle=shuffle, num_workers=WORKERS)
 
 
-def usual_training(parts: Parts, epochs: int) -> tuple[float, float]:
+def usual_training(parts: Parts, epochs: int, backbone: str) -> tuple[float, float]:
     """Images per second (first epoch's start-up of workers included, as users wait for it) and test accuracy."""
     torch.manual_seed(0)
-    model = timm.create_model("resnet18", num_classes=len(list(parts.train.iterdir()))).to(DEVICE)
+    model = timm.create_model(backbone, num_classes=len(list(parts.train.iterdir()))).to(DEVICE)
     optimizer = torch.optim.AdamW(model.parameters(), RATE)
     loader = usual_loader(parts.train, shuffle=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=epochs * len(loader))
@@ -114,27 +117,28 @@ def usual_scoring(folder: Path, model: torch.nn.Module) -> tuple[float, float]:
     return seen / (time.perf_counter() - began), right / seen
 
 
-def our_config(parts: Parts, epochs: int):
+def our_config(parts: Parts, epochs: int, backbone: str) -> RunConfig:
     """The same job for coverslip."""
     return load_config(
         {
             "data": {"path": str(parts.train)},
             "split": {"test": 0.0, "validation": 0.0},
             "pixels": {"height": SIZE, "width": SIZE, "colour": "rgb", "trim": "none"},
-            "model": {"backbone": "resnet18", "weights": "none"},
+            "model": {"backbone": backbone, "weights": "none"},
             "training": {"regime": "scratch", "epochs": epochs, "batch_size": BATCH, "learning_rate": RATE, "schedule": "onecycle"},
         }
     )
 
 
-def our_training(parts: Parts, epochs: int, folder: Path) -> tuple[float, float, float]:
+def our_training(parts: Parts, epochs: int, backbone: str, folder: Path) -> tuple[float, float, float]:
     """Images per second of the loop, of loop and decoding together (from an empty cache), and test accuracy."""
     from coverslip.judge import evaluate_bundle
 
     began = time.perf_counter()
-    data = prepare(our_config(parts, epochs))
+    config = our_config(parts, epochs, backbone)
+    data = prepare(config)
     decoding = time.perf_counter() - began
-    run(our_config(parts, epochs), folder)
+    run(config, folder)
     fit = pd.read_csv(folder / "history.csv")
     seconds = fit["seconds"].sum()
     seen = fit["step"].max() * BATCH
@@ -142,9 +146,9 @@ def our_training(parts: Parts, epochs: int, folder: Path) -> tuple[float, float,
     return seen / seconds, len(data.table) * epochs / (seconds + decoding), accuracy
 
 
-def our_features(folder: Path, trained: Path) -> float:
+def our_features(folder: Path, trained: Path, backbone: str) -> float:
     """Images per second from files to cached features of a network that was trained, from an empty cache."""
-    config = our_config(Parts(folder, folder), 1)
+    config = our_config(Parts(folder, folder), 1, backbone)
     table = load_table(config.data, config.split)
     geometry = Geometry(SIZE, SIZE, "squash", RGB, 8)
     rows = np.arange(len(table))
@@ -163,24 +167,26 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--images", type=int, default=1200)
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--backbone", default=BACKBONE)
     options = parser.parse_args()
+    backbone: str = options.backbone
     rows: list[tuple[str, float, float, float | None, float | None]] = []
     with tempfile.TemporaryDirectory() as holder:
         place = Path(holder)
         parts = draw_parts(options.data, options.images, place / "parts")
         os.environ["COVERSLIP_CACHE"] = str(place / "cache")
-        ours, whole, our_accuracy = our_training(parts, options.epochs, place / "run")
-        usual, usual_accuracy = usual_training(parts, options.epochs)
+        ours, whole, our_accuracy = our_training(parts, options.epochs, backbone, place / "run")
+        usual, usual_accuracy = usual_training(parts, options.epochs, backbone)
         rows.append(("training", ours, usual, our_accuracy, usual_accuracy))
         rows.append(("training, decoding included", whole, usual, our_accuracy, usual_accuracy))
-        network = timm.create_model("resnet18", num_classes=3)
+        network = timm.create_model(backbone, num_classes=3)
         model = Model(place / "run")
         print("predict:", model.runtime().name)  # chosen once for a model on a machine; the cache keeps it
         scores = []
         for _ in range(3):
             for kind in ("pixels", "features"):
                 shutil.rmtree(place / "cache" / kind, ignore_errors=True)
-            features = our_features(parts.train, place / "run")
+            features = our_features(parts.train, place / "run", backbone)
             usual_speed, _ = usual_scoring(parts.train, network)
             began = time.perf_counter()
             predicted = len(model.predict(parts.train)) / (time.perf_counter() - began)
@@ -191,7 +197,8 @@ def main() -> None:
     frame = pd.DataFrame(rows, columns=["what", "ours_images_per_second", "usual_images_per_second", "our_accuracy", "usual_accuracy"])
     frame.insert(3, "ratio", frame["ours_images_per_second"] / frame["usual_images_per_second"])
     RESULTS.mkdir(exist_ok=True)
-    frame.round(3).to_csv(RESULTS / f"training-{machine_name()}.csv", index=False)
+    suffix = "" if backbone == BACKBONE else f"-{backbone}"
+    frame.round(3).to_csv(RESULTS / f"training-{machine_name()}{suffix}.csv", index=False)
     print(frame.round(3).to_string(index=False))
 
 
