@@ -119,7 +119,7 @@ def run(
         place.write_environment(
             fitted.network, learner.config, data.pixels.key, precision=learner.precision, recipe={"name": recipe, "why": why},
             command=command, notes=notes,
-            split=split_facts(data.split), features_runtime=learner.features_runtime,
+            split=split_facts(data.split), features_runtime=learner.features_runtime, features_precision=learner.features_precision,
         )  # fmt: skip
         times = {"training_seconds": learner.seconds, "features_seconds": learner.feature_seconds}
         if time_inference:

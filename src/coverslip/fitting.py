@@ -29,6 +29,7 @@ from coverslip.record import RunFolder
 from coverslip.runtime import Progress, derived_seed, package_versions
 from coverslip.structures import FloatArray, IntArray
 from coverslip.training.checkpoint import load_checkpoint, save_checkpoint
+from coverslip.training.extractor import Arithmetic
 from coverslip.training.features import FeatureStore, module_hash
 from coverslip.training.fit import Fitted, fit, halved
 from coverslip.training.plan import Plan
@@ -72,7 +73,8 @@ class Fits:
         self.config = data.config
         self.history: list[dict[str, Any]] = []
         self.seconds = 0.0
-        self._runtimes: set[str] = set()
+        self._planned = False
+        self._features_by: set[Arithmetic] = set()
         self._stores: list[FeatureStore] = []
         self.device = choose_device(self.config.training.device)
         self.columns = group_columns(self.config.model.class_groups, data.table.classes)
@@ -150,20 +152,25 @@ class Fits:
             self.network(rows, group), samples, rows, validation, self.config,
             minutes=minutes, checkpoint=self.place.checkpoint(name) if self.place else None,
             every_row=self.frozen.every_row or split.folds > 0,
-            on_plan=self._note_plan, progress=self.progress,
+            keep_time=self._planned, on_plan=self._note_plan, progress=self.progress,
             looks=self.looks if len(self.columns) == 1 else None,
         )  # fmt: skip
         self.notes += [f"{name}: {fitted.note}"] if fitted.note else []
         self.seconds += fitted.seconds - fitted.features_seconds
         self._stores += [fitted.features] if fitted.features is not None else []
-        self._runtimes |= {fitted.features_runtime} - {""}
+        self._features_by |= fitted.features_by
         return fitted
 
     @property
     def features_runtime(self) -> str:
         """What computed features of the frozen backbone, `torch` or `openvino` with its version; empty where there were none."""
         versions = package_versions("torch", "openvino")
-        return " and ".join(f"{name} {versions.get(name, '')}".strip() for name in sorted(self._runtimes))
+        return " and ".join(f"{name} {versions.get(name, '')}".strip() for name in sorted({one.runtime for one in self._features_by}))
+
+    @property
+    def features_precision(self) -> str:
+        """In which precision: `32`, `bf16` or both; empty where there were no features."""
+        return " and ".join(sorted({one.precision for one in self._features_by}))
 
     @property
     def feature_seconds(self) -> float:
@@ -174,7 +181,8 @@ class Fits:
         return sum(spent.values())
 
     def _note_plan(self, plan: Plan) -> None:
-        if self.config.training.minutes and self.config.training.steps is None:
+        if self.config.training.minutes and (self.config.training.steps is None or self._planned):
+            self._planned = True
             copies = {} if plan.views is None else {"views": plan.views}
             self.config = with_values(self.config, training={"steps": plan.steps, **copies})
             if self.place:

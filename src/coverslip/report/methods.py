@@ -372,12 +372,19 @@ def _software(run: RunFiles, marks: Citations) -> list[str]:
         return [f"Computations used {listed(used)}."] if used else []
     python = f" under Python {versions['python']}" if versions.get("python") else ""
     on = f", on {listed(used)}" if used else ""
-    device, precision = run.environment.get("device"), run.environment.get("precision")
-    arithmetic = {
+    device = run.environment.get("device")
+    where = f" They ran on {device}{_arithmetic(run)}." if isinstance(device, str) and device else ""
+    return [f"All computations were done with coverslip {versions['coverslip']}{python}{on}.{where}"]
+
+
+def _arithmetic(run: RunFiles) -> str:
+    """In which precision, and what of it by OpenVINO; heads on cached features learn in 32 bits on every machine."""
+    probing = within(run.config, "training").get("regime") == "probe"
+    said = {
         "32": " in 32-bit floating point",
         "bf16": " in bfloat16 mixed precision for learning and in 32-bit floating point for all scores",
-    }.get(str(precision), "")
-    features = str(run.environment.get("features_runtime") or "")
-    by = f", features of the frozen backbone by OpenVINO {features.rsplit(maxsplit=1)[-1]}" if features.startswith("openvino") else ""
-    where = f" They ran on {device}{arithmetic}{by}." if isinstance(device, str) and device else ""
-    return [f"All computations were done with coverslip {versions['coverslip']}{python}{on}.{where}"]
+    }.get("32" if probing else str(run.environment.get("precision")), "")
+    engine, precision = (str(run.environment.get(f"features_{what}") or "") for what in ("runtime", "precision"))
+    half = {"bf16": " in bfloat16", "32 and bf16": " partly in bfloat16"}.get(precision, "")
+    by = f" by OpenVINO {engine.rsplit(maxsplit=1)[-1]}" if engine.startswith("openvino") else ""
+    return said + (f", features of the frozen backbone{half}{by}" if half or by else "")

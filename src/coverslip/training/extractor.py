@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +53,18 @@ def choose_runtime(wanted: str, device: torch.device, pixels: int) -> str:
     return wanted
 
 
+class Arithmetic(NamedTuple):
+    """What computed features.
+
+    Attributes:
+        runtime: `torch` or `openvino`.
+        precision: `32` or `bf16`.
+    """
+
+    runtime: str
+    precision: str
+
+
 class Extractor:
     """Features of one frozen backbone, or of its first layers.
 
@@ -83,6 +96,11 @@ class Extractor:
     def module(self) -> nn.Module:
         """What computes, as torch knows it."""
         return self._part if self._part is not None else self.network.classifier.backbone
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """What computes: what was asked for before the first batch, what is used in truth after it."""
+        return Arithmetic(self.runtime, self.precision)
 
     def __call__(self, batches: Iterable[Tensor]) -> Iterator[Features]:
         """Pooled features, float32 (n, features), of each normalised batch (n, c, height, width).

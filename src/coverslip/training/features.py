@@ -21,10 +21,10 @@ from coverslip.data.transforms import augment
 from coverslip.network import CHUNKS_AHEAD, SCORE_BATCH, Network
 from coverslip.runtime import Progress, derived_seed, hash_text, no_progress, write_json
 from coverslip.structures import IntArray
-from coverslip.training.extractor import Extractor, Features
+from coverslip.training.extractor import Arithmetic, Extractor, Features
 from coverslip.training.ranks import current
 
-LAYOUT = "4"
+LAYOUT = "5"
 """What an entry of the cache holds; another number where that changes."""
 A_FEW = 8
 """Images that choose the arithmetic of features."""
@@ -47,7 +47,7 @@ class FeatureStore:
         runtime: `torch` or `openvino`, by which features are computed (see `extractor.choose_runtime`).
         strict: whether a backbone that OpenVINO cannot run is an error.
         seconds: what the features that were asked for took to compute, here or in an earlier run, by the key of their entry.
-        used: what computed them, `torch` or `openvino`; both where some were there from a place without OpenVINO.
+        used: what computed them; several where some were there from a place without OpenVINO, or without fast bfloat16.
     """
 
     network: Network
@@ -60,7 +60,7 @@ class FeatureStore:
     runtime: str = "torch"
     strict: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
-    used: set[str] = field(default_factory=set)
+    used: set[Arithmetic] = field(default_factory=set)
 
     def rows(self, rows: IntArray, view: int = 0) -> Features:
         """Features of some rows.
@@ -90,13 +90,8 @@ class FeatureStore:
         features: Features = np.load(folder / "features.npy", allow_pickle=False)
         made = json.loads((folder / "made.json").read_text(encoding="utf-8"))
         self.seconds[key] = float(made["seconds"])
-        self.used.add(str(made["runtime"]))
+        self.used.add(Arithmetic(str(made["runtime"]), str(made["precision"])))
         return features
-
-    @property
-    def runtimes(self) -> str:
-        """What computed the features that were asked for so far; empty where there were none."""
-        return " and ".join(sorted(self.used))
 
     @cached_property
     def _extractor(self) -> Extractor:
@@ -111,7 +106,7 @@ class FeatureStore:
         began = time.perf_counter()
         parts = list(self._extractor(self._batches(rows, view, first)))
         np.save(folder / "features.npy", np.concatenate(parts), allow_pickle=False)
-        write_json(folder / "made.json", {"seconds": time.perf_counter() - began, "runtime": self._extractor.runtime})
+        write_json(folder / "made.json", {"seconds": time.perf_counter() - began, **self._extractor.arithmetic._asdict()})
 
     def _batches(self, rows: IntArray, view: int, first: int) -> Iterator[Tensor]:
         for start in range(first, min(first + PIECE, len(rows)), SCORE_BATCH):

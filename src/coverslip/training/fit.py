@@ -21,11 +21,11 @@ from coverslip.network import Network, chunks
 from coverslip.runtime import Progress, hash_text, no_progress
 from coverslip.structures import FloatArray, IntArray
 from coverslip.training.checkpoint import State
-from coverslip.training.extractor import Features, choose_runtime
+from coverslip.training.extractor import Arithmetic, Features, choose_runtime
 from coverslip.training.features import FeatureStore
 from coverslip.training.loop import HistoryRow, Learner
 from coverslip.training.maps import Maps
-from coverslip.training.plan import Plan, make_plan
+from coverslip.training.plan import Pace, Plan, make_plan
 from coverslip.training.probe import learn_head, solve_linear_head, solve_linear_heads
 from coverslip.training.ranks import current
 from coverslip.training.samples import Samples
@@ -53,7 +53,7 @@ class Fitted:
         images_per_second: training images per second of that phase, 0 for a probe.
         features: cached features of a probe, from which its scores are taken; they know what they took to compute.
         features_seconds: of `seconds`, what was spent on features: on computing them, or on reading those of an earlier run.
-        features_runtime: what computed features of the frozen backbone, `torch` or `openvino`; empty where there were none.
+        features_by: what computed features of the frozen backbone; empty where there were none.
         note: what a reader of the numbers has to know about the fit; empty when all went well.
     """
 
@@ -64,7 +64,7 @@ class Fitted:
     images_per_second: float = 0.0
     features: FeatureStore | None = None
     features_seconds: float = 0.0
-    features_runtime: str = ""
+    features_by: frozenset[Arithmetic] = frozenset()
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -138,6 +138,7 @@ def fit(
     minutes: float | None = None,
     checkpoint: Path | None = None,
     every_row: bool = False,
+    keep_time: bool = False,
     on_plan: Callable[[Plan], None] = lambda plan: None,
     progress: Progress = no_progress,
     looks: Looks | None = None,
@@ -153,7 +154,8 @@ def fit(
         minutes: budget of this fit, when it has one and `training.steps` is not set.
         checkpoint: file for resuming.
         every_row: `probe`: compute the features of all images at once, for other fits ask for other rows.
-        on_plan: told the number of steps before the first of them.
+        keep_time: keep to the budget also where `training.steps` is set, for it was found for an earlier fit.
+        on_plan: told the number of steps before the first of them, and again when a budget makes them fewer.
         progress: told about each step.
         looks: how often the validation part is looked at, and who is told; once an epoch when None.
     """
@@ -162,7 +164,7 @@ def fit(
         weights = loss_weights(samples.targets[rows], samples.classes, config.training.class_weights)
         probing = config.training.regime == "probe"
         history: list[HistoryRow] = []
-        runtimes = ""
+        computed_by: frozenset[Arithmetic] = frozenset()
         if probing:
             features = feature_store(network, samples, config, progress, every_row=every_row)
             network.classifier.backbone.requires_grad_(False)
@@ -170,7 +172,7 @@ def fit(
             waited = time.perf_counter() - began
             history = _fit_head_once(network.classifier.head, views, samples, rows, weights, config, progress)
             seconds = time.perf_counter() - began
-            return Fitted(network, history, None, seconds, features=features, features_seconds=waited, features_runtime=features.runtimes)
+            return Fitted(network, history, None, seconds, features=features, features_seconds=waited, features_by=frozenset(features.used))
         ranks = current()
         fresh = ranks.same(lambda: checkpoint is None or not checkpoint.exists())
         budgeted = minutes is not None and config.training.steps is None
@@ -179,26 +181,26 @@ def fit(
         if halves:
             seconds_for_maps = MAPS_SHARE * 60.0 * minutes if minutes is not None and budgeted else None
             maps = _maps(network, halves, samples, rows, config, progress, seconds_for_maps, whole=every_row)
-            runtimes = maps.runtimes if maps else ""
+            computed_by = frozenset(maps.used) if maps else computed_by
         if config.training.frozen_first and config.model.weights != "none" and fresh:
             if maps:
                 views = maps.vectors(rows)
             else:
                 features = feature_store(network, samples, config, progress, every_row=every_row)
-                views, runtimes = [features.rows(rows)], features.runtimes
+                views, computed_by = [features.rows(rows)], frozenset(features.used)
             history = _fit_head_once(network.classifier.head, views, samples, rows, weights, config, progress)
         learner = Learner(network, samples, rows, validation, config, weights, progress, checkpoint, history, looks, maps)
         trial = learner.try_batches(timed=budgeted)
-        left = 60.0 * minutes - (time.perf_counter() - began) if minutes is not None and budgeted else None
+        left = 60.0 * minutes - (time.perf_counter() - began) if minutes is not None and (budgeted or keep_time) else None
         plan = ranks.same(lambda: make_plan(config, len(rows), len(validation), trial, left, looks.number if looks else None))
         plan = replace(plan, views=maps.copies) if maps else plan
         on_plan(plan)
         loop_began = time.perf_counter()
-        taken = learner.run(plan)
+        taken = learner.run(plan, Pace(left) if left is not None and looks is None else None, on_plan)
         seconds = time.perf_counter() - loop_began
         speed = taken * learner.stream.batch_size / max(seconds, 1e-9)
         steps, whole = learner.history[-1]["step"], time.perf_counter() - began
-        return Fitted(network, learner.history, steps, whole, speed, features_runtime=runtimes, note=learner.note)
+        return Fitted(network, learner.history, steps, whole, speed, features_by=computed_by, note=learner.note)
 
 
 def feature_store(

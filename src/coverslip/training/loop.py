@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count, islice
 from pathlib import Path
@@ -29,7 +29,7 @@ from coverslip.training.checkpoint import State, load_checkpoint, save_checkpoin
 from coverslip.training.losses import build_loss
 from coverslip.training.maps import Maps
 from coverslip.training.optimizers import build_optimizer, set_rate
-from coverslip.training.plan import Plan, Trial
+from coverslip.training.plan import CHECKS, Pace, Plan, Trial
 from coverslip.training.ranks import current
 from coverslip.training.samples import Samples
 from coverslip.training.sampling import SampleStream, draw_shares
@@ -114,13 +114,19 @@ class Learner:
         self.spare = Kept()
         self.waited = 0
         self.diverged = False
+        self.cut_short = 0
         if self.stream.batch_size < self.ranks.size:
             raise ConfigError(f"a step of {self.stream.batch_size} images cannot be shared out to {self.ranks.size} processes; {ENOUGH}")
 
     # The story ------------------------------------------------------------------------------------------------------
 
-    def run(self, plan: Plan) -> int:
+    def run(self, plan: Plan, pace: Pace | None = None, on_plan: Callable[[Plan], None] = lambda plan: None) -> int:
         """Learn; at the end the network holds the weights that did best on the validation part.
+
+        Args:
+            plan: how long.
+            pace: makes the plan shorter where a budget would not be kept; the learning rate then falls sooner.
+            on_plan: told each shorter plan.
 
         Returns:
             Steps that were taken here, without those before a checkpoint.
@@ -133,10 +139,11 @@ class Learner:
         start, seen, seconds = self._restore(optimizer)
         if start == 0:
             self._look(0, plan, seen, 0.0)
-        done, last_save = start, time.perf_counter()
+        done, planned, last_save = start, plan.steps, time.perf_counter()
         last_look = last_save - seconds
         with torch.random.fork_rng():
-            for step in range(start, start if self._is_over() else plan.steps):
+            while done < plan.steps and not (done == start and self._is_over()):
+                step = done
                 share = self.plateau.share if training.schedule == "plateau" else planned_rate(training, step, plan.steps)
                 set_rate(optimizer, training.learning_rate * share)
                 self._learn(model, optimizer, step, self._batch(step), self.average, seen)
@@ -155,8 +162,17 @@ class Learner:
                     last_save = time.perf_counter()
                 if epoch_ends and self._is_over():
                     break
+                if pace is not None and done % max(1, planned // CHECKS) == 0:
+                    plan = self._in_time(pace, plan, done - start, done, on_plan)
+        self.cut_short = planned - plan.steps if done == plan.steps else 0
         self._keep_best()
         return done - start
+
+    def _in_time(self, pace: Pace, plan: Plan, taken: int, done: int, on_plan: Callable[[Plan], None]) -> Plan:
+        kept: Plan = self.ranks.same(lambda: pace.kept(plan, taken, done))
+        if kept != plan:
+            on_plan(kept)
+        return kept
 
     def _is_over(self) -> bool:
         """Whether going on is of no use: patience is at its end, or the weights are no longer finite."""
@@ -257,12 +273,18 @@ class Learner:
     def note(self) -> str:
         """What a reader of the numbers has to know about the fit; empty when all went well."""
         if not self.diverged:
-            return self._untrained()
+            return "; ".join(filter(None, (self._untrained(), self._hurried())))
         kept = f"those of step {self.best.step}" if self.best.step else "those before the first step of all layers"
         return (
             f"training.learning_rate = {self.config.training.learning_rate} is too large: by step {self.history[-1]['step']} the weights "
             f"were no longer finite numbers, and {kept} are kept; make it smaller"
         )
+
+    def _hurried(self) -> str:
+        """A note when the budget held fewer steps than were planned."""
+        steps = self.history[-1]["step"] if self.history else 0
+        kept = "the machine became slower than it was when its first steps were timed, and training.minutes was kept"
+        return f"{steps} steps in place of {steps + self.cut_short}: {kept}" if self.cut_short else ""
 
     def _untrained(self) -> str:
         """A note when the weights before the first step did best on the validation part."""

@@ -28,11 +28,11 @@ from coverslip.models.hardware import autocast
 from coverslip.network import CHUNKS_AHEAD, SCORE_BATCH, Network
 from coverslip.runtime import Progress, derived_seed, hash_text, no_progress, readable, write_json
 from coverslip.structures import IntArray
-from coverslip.training.extractor import Extractor, Features
+from coverslip.training.extractor import Arithmetic, Extractor, Features
 from coverslip.training.features import a_few, fingerprint
 
 HalfArray = npt.NDArray[np.float16]
-LAYOUT = "2"
+LAYOUT = "3"
 PIECE = 8 * SCORE_BATCH
 """Images whose maps are one entry of the cache. A run that is stopped loses at most the piece that it is at."""
 VECTOR_VIEWS = 4
@@ -55,6 +55,7 @@ class Maps:
         progress: told about each batch.
         runtime: what computes, `torch` or `openvino`.
         strict: whether layers that OpenVINO cannot run are an error.
+        used: what computed the maps, here or in the run that left them.
     """
 
     network: Network
@@ -68,9 +69,9 @@ class Maps:
     progress: Progress = no_progress
     runtime: str = "torch"
     strict: bool = False
+    used: set[Arithmetic] = field(default_factory=set)
     _holds: list[Hold] = field(default_factory=list, repr=False)
     _pieces: list[HalfArray] = field(default_factory=list, repr=False)
-    _used: set[str] = field(default_factory=set, repr=False)
 
     def __post_init__(self) -> None:
         self._places = np.full(len(self.pixels.index), -1, dtype=np.int64)
@@ -102,11 +103,6 @@ class Maps:
         began = time.perf_counter()
         self._maps_of(augment(batch, self.augment, torch.Generator().manual_seed(0)))
         return (time.perf_counter() - began) * len(self.rows) / len(rows)
-
-    @property
-    def runtimes(self) -> str:
-        """What computed the maps, here or in the run that left them: `torch` or `openvino`."""
-        return " and ".join(sorted(self._used))
 
     @property
     def views(self) -> int:
@@ -158,7 +154,8 @@ class Maps:
         key = hash_text(LAYOUT, self.pixels.key, known, chosen, str(self.views), f"{self.augment} {self.seed} {first}")
         folder = cached("maps", key, lambda place: self._write(place, first, mine), size=len(mine) * self._bytes, limit=self.limit)
         self._holds.append(Hold(folder))
-        self._used.add(str(json.loads((folder / "made.json").read_text(encoding="utf-8"))["runtime"]))
+        made = json.loads((folder / "made.json").read_text(encoding="utf-8"))
+        self.used.add(Arithmetic(str(made["runtime"]), str(made["precision"])))
         piece: HalfArray = np.load(folder / "maps.npy", mmap_mode="r", allow_pickle=False)
         return piece
 
@@ -175,7 +172,7 @@ class Maps:
                 maps[start : start + len(rows), view] = self._maps_of(augment(batch, self.augment, generator) if view else batch)
             self.progress("first layers", first + start + len(rows), len(self.rows), {})
         maps.flush()
-        write_json(folder / "made.json", {"runtime": self._extractor.runtime})
+        write_json(folder / "made.json", self._extractor.arithmetic._asdict())
 
     def _maps_of(self, batch: Tensor) -> HalfArray:
         with np.errstate(over="ignore"):

@@ -1,14 +1,18 @@
-"""How long a fit is: epochs, steps, or a budget of minutes that a few steps were timed for."""
+"""How long a fit is: epochs, steps, or a budget of minutes that a few steps were timed for, and that is kept."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 from coverslip.config import RunConfig
 
 SAFETY = 0.96
 """Share of a budget in minutes that is planned for; the rest absorbs a slower step."""
+CHECKS = 100
+"""How often in a fit it is asked whether the time will do."""
 
 
 @dataclass(frozen=True)
@@ -58,3 +62,33 @@ def make_plan(config: RunConfig, rows: int, validation: int, trial: Trial, secon
     else:
         steps = max(1, int((SAFETY * seconds_left - looks * scoring) / max(trial.step_seconds, 1e-9)))
     return Plan(steps, per_epoch if looks is None else math.ceil(steps / looks))
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Keeps a fit to its budget where the machine becomes slower than it was when its steps were timed.
+
+    Attributes:
+        seconds: the budget of the steps and of the looks between them, from now on.
+        clock: tells the time, in seconds.
+        began: when the first step began.
+    """
+
+    seconds: float
+    clock: Callable[[], float] = time.perf_counter
+    began: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "began", self.clock())
+
+    def kept(self, plan: Plan, taken: int, done: int) -> Plan:
+        """The plan, with fewer steps where those that are left would take more than what is left of the budget.
+
+        Args:
+            plan: as it stands.
+            taken: steps since this object was made, at least 1.
+            done: steps in all, with those of a run that was stopped before.
+        """
+        spent = self.clock() - self.began
+        affordable = int((self.seconds - spent) * taken / max(spent, 1e-9))
+        return replace(plan, steps=min(plan.steps, done + max(1, affordable))) if done < plan.steps else plan

@@ -214,7 +214,8 @@ def _write_facts(folder: Path, kind: str, names, targets) -> None:
         "weights": {"source": "weights/mobilenetv2_100.safetensors", "sha256": "a3f1" * 16},
         "seeds": {"split": 0, "training": 0},
         "split": {"method": method, "seed": 0, "notes": []},
-        "device": "cpu", "precision": "32", "features_runtime": "openvino 2026.4.1" if kind == "gel" else "", "notes": [],
+        "device": "cpu", "precision": "32", "features_runtime": "openvino 2026.4.1" if kind == "gel" else "",
+        "features_precision": "32" if kind == "gel" else "", "notes": [],
         "command": f"coverslip train data/{kind} --recipe {RECIPES[kind]} --out runs/{kind}",
     }  # fmt: skip
     write_json(folder / "environment.json", environment)

@@ -56,6 +56,29 @@ def test_probe(folder: Path) -> None:
         assert wrong not in text
 
 
+@pytest.mark.parametrize(
+    ("regime", "facts", "said"),
+    [
+        ("probe", {"precision": "bf16", "features_runtime": "torch 2.9", "features_precision": "32"}, " in 32-bit floating point."),
+        (
+            "probe", {"precision": "bf16", "features_runtime": "openvino 2026.4.1", "features_precision": "bf16"},
+            " in 32-bit floating point, features of the frozen backbone in bfloat16 by OpenVINO 2026.4.1.",
+        ),
+        (
+            "finetune", {"precision": "bf16", "features_runtime": "torch 2.9", "features_precision": "32 and bf16"},
+            " in bfloat16 mixed precision for learning and in 32-bit floating point for all scores, features of the frozen backbone partly "
+            "in bfloat16.",
+        ),
+        ("scratch", {"precision": "32", "features_runtime": "", "features_precision": ""}, " in 32-bit floating point."),
+    ],
+)  # fmt: skip
+def test_in_which_precision(folder: Path, tmp_path: Path, regime: str, facts: dict[str, str], said: str) -> None:
+    run = shutil.copytree(folder, tmp_path / "run")
+    environment = json.loads((run / "environment.json").read_text())
+    (run / "environment.json").write_text(json.dumps(environment | facts))
+    assert f"They ran on cpu{said}" in text_for(run, training={"regime": regime})
+
+
 def test_folds_without_a_test_part(folder: Path, tmp_path: Path) -> None:
     alone = shutil.copytree(folder, tmp_path / "alone")
     pd.read_csv(alone / "split.csv").assign(part="train").to_csv(alone / "split.csv", index=False)

@@ -10,7 +10,7 @@ from coverslip.errors import ConfigError, ExportError
 from coverslip.models import openvino
 from coverslip.network import Network
 from coverslip.training import extractor
-from coverslip.training.extractor import WORTH_PREPARING, Extractor, choose_runtime
+from coverslip.training.extractor import WORTH_PREPARING, Arithmetic, Extractor, choose_runtime
 from coverslip.training.features import FeatureStore
 
 CPU = torch.device("cpu")
@@ -161,12 +161,12 @@ def test_what_computed_is_part_of_the_entry_and_is_told(network: Network, make_s
 
     made = {name: store(name) for name in ("torch", "openvino")}
     found = {name: one.rows(rows) for name, one in made.items()}
-    assert {name: one.runtimes for name, one in made.items()} == {"torch": "torch", "openvino": "openvino"}
+    assert {name: one.used for name, one in made.items()} == {name: {Arithmetic(name, "32")} for name in ("torch", "openvino")}
     assert set(made["torch"].seconds).isdisjoint(made["openvino"].seconds)
     np.testing.assert_allclose(found["torch"], found["openvino"], atol=1e-4 * np.abs(found["torch"]).max())
     again = store("openvino")
     assert np.array_equal(again.rows(rows), found["openvino"])
-    assert again.runtimes == "openvino"
+    assert again.used == {Arithmetic("openvino", "32")}
 
 
 def test_the_choice_is_a_rule(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,5 @@
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import coverslip.training.fit
 import coverslip.training.loop
-from coverslip.config import load_config
+from coverslip.config import load_config, with_values
 from coverslip.errors import InputError
 from coverslip.training import extractor
 from coverslip.training.fit import Fitted, fit, loss_weights, probe_views
-from coverslip.training.plan import Plan, Trial, make_plan
+from coverslip.training.plan import Pace, Plan, Trial, make_plan
 
 TRAIN, VALIDATION = np.arange(32), np.arange(32, 48)
 NO_TRIAL = Trial(float("nan"), float("nan"))
@@ -212,6 +214,37 @@ def test_no_frozen_epochs_or_no_weights_leave_the_head_as_it_was(make_config: An
         assert "head" not in seen
 
 
+class Clock:
+    """Tells seconds that go by only when it is told so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@given(
+    st.integers(2, 400), st.lists(st.floats(0.05, 20.0), min_size=1, max_size=8), st.integers(0, 50),
+)  # fmt: skip
+def test_a_pace_keeps_the_budget_however_slow_the_steps_become(steps: int, costs: list[float], before: int) -> None:
+    """Steps planned for a second each, of which some take less and some much more; `before` were taken in an earlier process."""
+    clock, plan, done = Clock(), Plan(before + steps, 10), before
+    pace = Pace(float(steps), clock)
+    while done < plan.steps:
+        last = costs[(done - before) * len(costs) // steps]
+        clock.now += last
+        done += 1
+        shorter = pace.kept(plan, done - before, done)
+        assert done <= shorter.steps <= plan.steps
+        plan = shorter
+    assert clock.now <= steps + 2 * max(costs)
+    if max(costs) <= 1.0:
+        assert plan.steps == before + steps
+    elif len(set(costs)) == 1:
+        assert clock.now > steps - 2 * costs[0]
+
+
 @pytest.mark.parametrize("sections", [PROBE, LOADED])
 def test_one_class_only_is_refused(make_config: Any, make_network: Any, make_samples: Any, sections: dict[str, Any]) -> None:
     config = make_config(**sections)
@@ -222,7 +255,10 @@ def test_one_class_only_is_refused(make_config: Any, make_network: Any, make_sam
 # Budgets and resuming -------------------------------------------------------------------------------------------------
 
 
-def test_a_budget_becomes_steps_that_are_told_and_repeated(make_config: Any, make_network: Any, make_samples: Any) -> None:
+def test_a_budget_becomes_steps_that_are_told_and_repeated(
+    make_config: Any, make_network: Any, make_samples: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coverslip.training.fit, "Pace", partial(Pace, clock=Clock()))  # no step is slower than it was timed
     samples, plans = make_samples(), []
     config = make_config(training={"minutes": 0.02})
     first = make_network(config)
@@ -233,6 +269,28 @@ def test_a_budget_becomes_steps_that_are_told_and_repeated(make_config: Any, mak
     again = make_network(stated)
     fit(again, samples, TRAIN, VALIDATION, stated, minutes=0.02)
     assert all(torch.equal(tensor, weights_of(again)[name]) for name, tensor in weights_of(first).items())
+
+
+def test_a_machine_that_becomes_slow_makes_a_budget_fewer_steps(
+    make_config: Any, make_network: Any, make_samples: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, samples, plans = Clock(), make_samples(), []
+    config = make_config(training={"minutes": 0.02, "schedule": "onecycle"})
+
+    def tick(stage: str, done: int, total: int, numbers: dict[str, float]) -> None:
+        clock.now += 100.0 / (plans[0].steps // 2) * (stage == "training")  # half as many steps as planned
+
+    monkeypatch.setattr(coverslip.training.fit, "Pace", lambda seconds: Pace(100.0, clock))
+    found = fit(make_network(config), samples, TRAIN, VALIDATION, config, minutes=0.02, on_plan=plans.append, progress=tick)
+    assert found.steps == plans[-1].steps == pytest.approx(plans[0].steps / 2, abs=1 + plans[0].steps // 50)
+    assert found.history[-1]["learning_rate"] == pytest.approx(0, abs=0.01 * config.training.learning_rate)
+    assert "validation_loss" in found.history[-1]
+    assert f"{found.steps} steps in place of {plans[0].steps}: the machine became slower" in found.note
+    later = fit(
+        make_network(config), samples, TRAIN, VALIDATION, with_values(config, training={"steps": plans[0].steps}),
+        minutes=0.02, keep_time=True, progress=tick,
+    )  # fmt: skip
+    assert later.steps == pytest.approx(plans[0].steps / 2, abs=1 + plans[0].steps // 50)
 
 
 @pytest.mark.parametrize("head", ["single", [16]])
@@ -308,7 +366,7 @@ def test_the_views_count_when_it_is_asked_what_computes_the_features(
 
     def runtime(**sections: Any) -> str:
         config = make_config(**sections)
-        return fit(make_network(make_config()), samples, TRAIN, VALIDATION, config).features_runtime
+        return "".join(by.runtime for by in fit(make_network(make_config()), samples, TRAIN, VALIDATION, config).features_by)
 
     assert runtime(**PROBE, **flips) == "openvino"
     assert runtime(**PROBE) == "torch"
