@@ -155,7 +155,7 @@ def fit(
         checkpoint: file for resuming.
         every_row: `probe`: compute the features of all images at once, for other fits ask for other rows.
         keep_time: keep to the budget also where `training.steps` is set, for it was found for an earlier fit.
-        on_plan: told the number of steps before the first of them, and again when a budget makes them fewer.
+        on_plan: told the number of steps before the first of them, and again whenever a budget makes them others.
         progress: told about each step.
         looks: how often the validation part is looked at, and who is told; once an epoch when None.
     """
@@ -196,7 +196,8 @@ def fit(
         plan = replace(plan, views=maps.copies) if maps else plan
         on_plan(plan)
         loop_began = time.perf_counter()
-        taken = learner.run(plan, Pace(left) if left is not None and looks is None else None, on_plan)
+        pace = Pace(plan.steps, left) if left is not None and looks is None else None
+        taken = learner.run(plan, pace, on_plan)
         seconds = time.perf_counter() - loop_began
         speed = taken * learner.stream.batch_size / max(seconds, 1e-9)
         steps, whole = learner.history[-1]["step"], time.perf_counter() - began

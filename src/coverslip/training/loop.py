@@ -126,7 +126,7 @@ class Learner:
         Args:
             plan: how long.
             pace: makes the plan shorter where a budget would not be kept; the learning rate then falls sooner.
-            on_plan: told each shorter plan.
+            on_plan: told each plan that differs from the one before.
 
         Returns:
             Steps that were taken here, without those before a checkpoint.
@@ -139,6 +139,8 @@ class Learner:
         start, seen, seconds = self._restore(optimizer)
         if start == 0:
             self._look(0, plan, seen, 0.0)
+        if pace is not None:
+            pace.start()
         done, planned, last_save = start, plan.steps, time.perf_counter()
         last_look = last_save - seconds
         with torch.random.fork_rng():
@@ -162,17 +164,20 @@ class Learner:
                     last_save = time.perf_counter()
                 if epoch_ends and self._is_over():
                     break
-                if pace is not None and done % max(1, planned // CHECKS) == 0:
-                    plan = self._in_time(pace, plan, done - start, done, on_plan)
+                if pace is not None and done % max(1, planned // CHECKS) == 0 and done < plan.steps:
+                    plan = self._in_time(pace, plan, start, done, on_plan)
         self.cut_short = planned - plan.steps if done == plan.steps else 0
         self._keep_best()
         return done - start
 
-    def _in_time(self, pace: Pace, plan: Plan, taken: int, done: int, on_plan: Callable[[Plan], None]) -> Plan:
-        kept: Plan = self.ranks.same(lambda: pace.kept(plan, taken, done))
-        if kept != plan:
-            on_plan(kept)
-        return kept
+    def _in_time(self, pace: Pace, plan: Plan, start: int, done: int, on_plan: Callable[[Plan], None]) -> Plan:
+        """The plan, as long as the budget has it by now; `start` steps were taken in an earlier process."""
+        steps = start + self.ranks.same(lambda: pace.steps(done - start))
+        if steps == plan.steps:
+            return plan
+        changed = replace(plan, steps=steps)
+        on_plan(changed)
+        return changed
 
     def _is_over(self) -> bool:
         """Whether going on is of no use: patience is at its end, or the weights are no longer finite."""

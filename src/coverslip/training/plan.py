@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 from coverslip.config import RunConfig
 
@@ -13,6 +13,8 @@ SAFETY = 0.96
 """Share of a budget in minutes that is planned for; the rest absorbs a slower step."""
 CHECKS = 100
 """How often in a fit it is asked whether the time will do."""
+EARLY = 0.1
+"""Share of the steps, or of their time, from which nothing is concluded yet."""
 
 
 @dataclass(frozen=True)
@@ -64,31 +66,34 @@ def make_plan(config: RunConfig, rows: int, validation: int, trial: Trial, secon
     return Plan(steps, per_epoch if looks is None else math.ceil(steps / looks))
 
 
-@dataclass(frozen=True)
 class Pace:
     """Keeps a fit to its budget where the machine becomes slower than it was when its steps were timed.
 
-    Attributes:
-        seconds: the budget of the steps and of the looks between them, from now on.
+    Args:
+        planned: steps from the first one on, as they were planned.
+        seconds: the budget, from now on.
         clock: tells the time, in seconds.
-        began: when the first step began.
     """
 
-    seconds: float
-    clock: Callable[[], float] = time.perf_counter
-    began: float = field(init=False)
+    def __init__(self, planned: int, seconds: float, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.planned, self.seconds, self.clock = planned, seconds, clock
+        self.began = self.first_step = clock()
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "began", self.clock())
+    def start(self) -> None:
+        """The first step begins: what came before it says nothing of the steps."""
+        self.first_step = self.clock()
 
-    def kept(self, plan: Plan, taken: int, done: int) -> Plan:
-        """The plan, with fewer steps where those that are left would take more than what is left of the budget.
+    def steps(self, taken: int) -> int:
+        """How many steps there will be: those that were planned, or as many as the budget holds at the pace of those taken.
+
+        Nothing is concluded from the first of them, up to a tenth of the steps or of the budget.
 
         Args:
-            plan: as it stands.
-            taken: steps since this object was made, at least 1.
-            done: steps in all, with those of a run that was stopped before.
+            taken: since `start`, at least 1.
         """
-        spent = self.clock() - self.began
-        affordable = int((self.seconds - spent) * taken / max(spent, 1e-9))
-        return replace(plan, steps=min(plan.steps, done + max(1, affordable))) if done < plan.steps else plan
+        now = self.clock()
+        spent = now - self.first_step
+        if taken < EARLY * self.planned and spent < EARLY * self.seconds:
+            return self.planned
+        left = self.began + self.seconds - now
+        return min(self.planned, taken + max(1, int(left * taken / max(spent, 1e-9))))

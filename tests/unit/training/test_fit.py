@@ -224,25 +224,36 @@ class Clock:
         return self.now
 
 
-@given(
-    st.integers(2, 400), st.lists(st.floats(0.05, 20.0), min_size=1, max_size=8), st.integers(0, 50),
-)  # fmt: skip
-def test_a_pace_keeps_the_budget_however_slow_the_steps_become(steps: int, costs: list[float], before: int) -> None:
-    """Steps planned for a second each, of which some take less and some much more; `before` were taken in an earlier process."""
-    clock, plan, done = Clock(), Plan(before + steps, 10), before
-    pace = Pace(float(steps), clock)
-    while done < plan.steps:
-        last = costs[(done - before) * len(costs) // steps]
-        clock.now += last
-        done += 1
-        shorter = pace.kept(plan, done - before, done)
-        assert done <= shorter.steps <= plan.steps
-        plan = shorter
-    assert clock.now <= steps + 2 * max(costs)
+@given(st.integers(20, 400), st.lists(st.floats(0.05, 20.0), min_size=1, max_size=8))
+def test_a_pace_keeps_the_budget_however_slow_the_steps_become(planned: int, costs: list[float]) -> None:
+    """Steps planned for a second each, of which some take less and some much more."""
+    clock, taken, steps = Clock(), 0, planned
+    pace = Pace(planned, float(planned), clock)
+    pace.start()
+    while taken < steps:
+        clock.now += costs[taken * len(costs) // planned]
+        taken += 1
+        steps = pace.steps(taken) if taken < steps else steps
+        assert taken <= steps <= planned
+    assert clock.now <= planned + 2 * max(costs)
     if max(costs) <= 1.0:
-        assert plan.steps == before + steps
+        assert steps == planned
     elif len(set(costs)) == 1:
-        assert clock.now > steps - 2 * costs[0]
+        assert clock.now > planned - 2 * costs[0]
+
+
+def test_a_pace_concludes_nothing_from_a_slow_beginning_and_takes_back_what_it_concluded() -> None:
+    clock = Clock()
+    pace = Pace(100, 100.0, clock)
+    clock.now = 5.0  # the first look at the validation part
+    pace.start()
+    found = []
+    for taken in range(1, 96):
+        clock.now += 3.0 if taken <= 2 else 2.0 if taken <= 20 else 0.6
+        found.append(pace.steps(taken))
+    assert set(found[:3]) == {100}
+    assert min(found) < 60
+    assert found[-1] == 100
 
 
 @pytest.mark.parametrize("sections", [PROBE, LOADED])
@@ -280,7 +291,7 @@ def test_a_machine_that_becomes_slow_makes_a_budget_fewer_steps(
     def tick(stage: str, done: int, total: int, numbers: dict[str, float]) -> None:
         clock.now += 100.0 / (plans[0].steps // 2) * (stage == "training")  # half as many steps as planned
 
-    monkeypatch.setattr(coverslip.training.fit, "Pace", lambda seconds: Pace(100.0, clock))
+    monkeypatch.setattr(coverslip.training.fit, "Pace", lambda planned, seconds: Pace(planned, 100.0, clock))
     found = fit(make_network(config), samples, TRAIN, VALIDATION, config, minutes=0.02, on_plan=plans.append, progress=tick)
     assert found.steps == plans[-1].steps == pytest.approx(plans[0].steps / 2, abs=1 + plans[0].steps // 50)
     assert found.history[-1]["learning_rate"] == pytest.approx(0, abs=0.01 * config.training.learning_rate)
