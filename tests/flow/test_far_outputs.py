@@ -111,7 +111,7 @@ def test_a_comparison_that_is_killed_goes_on_on_another_machine(
     cli: Cli, server: Store, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (store / "grid.toml").write_text(GRID)
-    compare = ["compare", "s3://bucket/gels", "--grid", "s3://bucket/grid.toml", "--out", "s3://bucket/study"]
+    compare = ["compare", "s3://bucket/gels", "--grid", "s3://bucket/grid.toml", "--bundles", "all", "--out", "s3://bucket/study"]
     study = URL("s3://bucket/study")
     kill_at("runs/multi/config.toml", 1, compare, server, tmp_path / "first")
     assert {mirroring.WORKING, "study.toml", "runs/single/metrics.json"} <= set(listing(study))
