@@ -1,15 +1,16 @@
 """Does a comparison survive? `coverslip compare` is killed (SIGKILL) at random moments, resumed, and held against an unbroken one.
 
-    python benchmarks/kills.py [--kills 10] [--seed 0] [--data FOLDER]
+    python benchmarks/kills.py [--kills 10] [--seed 0] [--folds 2] [--data FOLDER]
 
 Both studies are the same command on the same images, each with a cache of its own that is empty at the start. The moments are
 drawn from the seed, evenly over the time for which the unbroken study worked: its clock runs while a process works on the study,
 from the first file that it writes there. Eight runs: a network from scratch and a head on frozen features, two heads, two
-optimizers, two folds each.
+optimizers, two folds each. Without folds (`--folds 0`) the best head on frozen features is learned once more at the end, for its
+model.
 
 Compared are results.csv and results.parquet (but for their columns of time), verdict.json, folds.csv, the numbers, predictions,
-curves and weights of every run, and the names of all files. Writes benchmarks/results/kills-<machine>.csv; the exit status is 1 when
-something differs.
+curves and weights of every run, and the names of all files. Writes benchmarks/results/kills-<machine>.csv (with the folds in its
+name when they are not two); the exit status is 1 when something differs.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ GRID = """
 [base.split]
 test = 0.25
 validation = 0.0
-folds = 2
+folds = {folds}
 
 [base.pixels]
 height = 64
@@ -161,10 +162,11 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help="class folders; simulated gels when not given")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--folds", type=int, default=2)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as holder:
         place = Path(holder)
-        (place / "grid.toml").write_text(GRID, encoding="utf-8")
+        (place / "grid.toml").write_text(GRID.format(folds=options.folds), encoding="utf-8")
         data = options.data.absolute() if options.data else simulate("gels", place / "gels", images=80, seed=0)
         seconds = unbroken(data, place)
         runs = finished(place / "whole")
@@ -177,7 +179,8 @@ def main() -> int:
     row = {"data": options.data.name if options.data else "simulated gels", "runs": runs, "unbroken_seconds": round(seconds, 1)}
     row |= {"seed": options.seed, "kills": options.kills, "broken_studies": len(studies), "differences": len(found)}
     RESULTS.mkdir(exist_ok=True)
-    pd.DataFrame([row]).to_csv(RESULTS / f"kills-{machine_name()}.csv", index=False)
+    suffix = "" if options.folds == 2 else f"-{options.folds}-folds"
+    pd.DataFrame([row]).to_csv(RESULTS / f"kills-{machine_name()}{suffix}.csv", index=False)
     print(row)
     return int(bool(found))
 
