@@ -224,6 +224,12 @@ def find_bundle(path: str | Place) -> Path:
             return folder
     if not path.exists():
         raise MissingInputError(f"no bundle at {path}: there is no such folder")
+    if (path / "study.toml").is_file():
+        raise MissingInputError(f"{path} is a study; name a run in {path / 'runs'} that has kept its trained model in bundle/")
+    if (path / "metrics.json").is_file() and (path / "config.toml").is_file():
+        raise MissingInputError(
+            f"{path} is a run that kept no trained model; a comparison keeps that of its best run, and those of all with --bundles all"
+        )
     raise MissingInputError(f"{path} is neither a bundle (a folder with model.json) nor a run folder (with bundle/ in it)")
 
 

@@ -117,7 +117,7 @@ def run(
                 save_pictures(place.path / "pictures", data, bundle, predictions)
         place.write_weights(fitted.network.classifier)
         place.write_environment(
-            fitted.network, learner.config, data.pixels.key, precision=learner.precision, recipe={"name": recipe, "why": why},
+            fitted.network, learner.config, data.pixels.key, precision=learner.learning_precision, recipe={"name": recipe, "why": why},
             command=command, notes=notes,
             split=split_facts(data.split), features_runtime=learner.features_runtime, features_precision=learner.features_precision,
         )  # fmt: skip

@@ -168,6 +168,11 @@ class Fits:
         return " and ".join(f"{name} {versions.get(name, '')}".strip() for name in sorted({one.runtime for one in self._features_by}))
 
     @property
+    def learning_precision(self) -> str:
+        """In which precision layers learned: heads on cached features do so in float32."""
+        return "32" if self.config.training.regime == "probe" else self.precision
+
+    @property
     def features_precision(self) -> str:
         """In which precision: `32`, `bf16` or both; empty where there were no features."""
         return " and ".join(sorted({one.precision for one in self._features_by}))

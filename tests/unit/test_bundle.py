@@ -221,6 +221,16 @@ def test_a_run_folder_or_the_bundle_in_it(saved: Path) -> None:
 def test_a_place_without_a_bundle_is_named(tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match="no such folder"):
         load_bundle(tmp_path / "nowhere")
+    for files, said in (
+        (["study.toml"], "is a study; name a run"),
+        (["metrics.json", "config.toml"], "kept no trained model; a comparison"),
+    ):
+        folder = tmp_path / files[0]
+        folder.mkdir()
+        for name in files:
+            (folder / name).touch()
+        with pytest.raises(MissingInputError, match=said):
+            find_bundle(folder)
     with pytest.raises(MissingInputError, match=r"neither a bundle .* nor a run folder"):
         load_bundle(tmp_path)
     (tmp_path / "file.png").write_bytes(b"x")

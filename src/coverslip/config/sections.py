@@ -217,8 +217,8 @@ class TrainingConfig(Section):
     frozen_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """`finetune`: the first layers, up to this share of the multiply-adds, stay as they are; what they give is computed once."""
     minutes: Annotated[float, Field(gt=0)] | None = None
-    """Budget for fitting, in minutes; turned into `steps` after the trial batches, into fewer should the machine become slower
-    later, and takes the place of `epochs`."""
+    """Budget for fitting, in minutes; turned into `steps` after the trial batches, into others should the machine become slower
+    or faster later, and takes the place of `epochs`."""
     steps: Count | None = None
     """Number of optimizer steps in all; takes the place of `epochs`. Written by a run that was given `minutes`."""
     batch_size: Count = 32

@@ -201,7 +201,21 @@ def _training(run: RunFiles, marks: Citations) -> list[str]:
     loss = LOSSES[str(training.get("loss") or "entropy")] if several else "the cross-entropy"
     loss = loss.format(cite=marks.cite(str(training.get("loss"))) if several else "")
     together = ["The models of all folds answer together, with the mean of their logits."] if training.get("final") == "folds" else []
-    return [*sentences, _optimisation(training, optimizer, loss, marks), *_regularisation(training, marks, several=several), *together]
+    learned = [_optimisation(training, optimizer, loss, marks), *_regularisation(training, marks, several=several)]
+    return [*sentences, *learned, *_undone(run), *together]
+
+
+def _undone(run: RunFiles) -> list[str]:
+    """What is to be said where the weights before the first step of all layers were kept."""
+    if run.history is None or not {"phase", "step", "kept", "fold"} <= set(run.history.columns):
+        return []
+    last = run.history[run.history["fold"].isna() & (run.history["phase"] == "all")]
+    kept = last[last["kept"].astype(str) == "True"]
+    if kept.empty or kept["step"].iloc[-1] != 0 or last["step"].max() == 0:
+        return []
+    return [
+        "On the validation part the weights before the first of these steps did best, and they were kept in place of those after the last."
+    ]
 
 
 def _learners(training: Mapping[str, Any], views: str) -> str:
@@ -234,7 +248,7 @@ def _optimisation(training: Mapping[str, Any], optimizer: str, loss: str, marks:
         text += f" ({training.get('backbone_rate'):g} times that for the backbone)"
     at_most = "at most " if training.get("patience") else ""
     if training.get("steps"):
-        text += f", for {at_most}{count(training['steps'])} steps"
+        text += f", for {at_most}{plural(int(training['steps']), 'step')}"
     elif training.get("epochs"):
         each = f" of {count(training['steps_per_epoch'])} steps" if training.get("steps_per_epoch") else ""
         text += f", for {at_most}{plural(int(training['epochs']), 'epoch')}{each}"

@@ -114,7 +114,7 @@ class Learner:
         self.spare = Kept()
         self.waited = 0
         self.diverged = False
-        self.cut_short = 0
+        self.planned = 0
         if self.stream.batch_size < self.ranks.size:
             raise ConfigError(f"a step of {self.stream.batch_size} images cannot be shared out to {self.ranks.size} processes; {ENOUGH}")
 
@@ -125,7 +125,7 @@ class Learner:
 
         Args:
             plan: how long.
-            pace: makes the plan shorter where a budget would not be kept; the learning rate then falls sooner.
+            pace: changes the plan where a budget would not be kept, or be left; the learning rate then falls sooner, or later.
             on_plan: told each plan that differs from the one before.
 
         Returns:
@@ -166,13 +166,13 @@ class Learner:
                     break
                 if pace is not None and done % max(1, planned // CHECKS) == 0 and done < plan.steps:
                     plan = self._in_time(pace, plan, start, done, on_plan)
-        self.cut_short = planned - plan.steps if done == plan.steps else 0
+        self.planned = planned if done == plan.steps else done
         self._keep_best()
         return done - start
 
     def _in_time(self, pace: Pace, plan: Plan, start: int, done: int, on_plan: Callable[[Plan], None]) -> Plan:
         """The plan, as long as the budget has it by now; `start` steps were taken in an earlier process."""
-        steps = start + self.ranks.same(lambda: pace.steps(done - start))
+        steps = start + self.ranks.same(lambda: pace.ask(done - start))
         if steps == plan.steps:
             return plan
         changed = replace(plan, steps=steps)
@@ -278,18 +278,23 @@ class Learner:
     def note(self) -> str:
         """What a reader of the numbers has to know about the fit; empty when all went well."""
         if not self.diverged:
-            return "; ".join(filter(None, (self._untrained(), self._hurried())))
+            return "; ".join(filter(None, (self._untrained(), self._replanned())))
         kept = f"those of step {self.best.step}" if self.best.step else "those before the first step of all layers"
         return (
             f"training.learning_rate = {self.config.training.learning_rate} is too large: by step {self.history[-1]['step']} the weights "
             f"were no longer finite numbers, and {kept} are kept; make it smaller"
         )
 
-    def _hurried(self) -> str:
-        """A note when the budget held fewer steps than were planned."""
+    def _replanned(self) -> str:
+        """A note when the budget held another number of steps than was planned."""
         steps = self.history[-1]["step"] if self.history else 0
-        kept = "the machine became slower than it was when its first steps were timed, and training.minutes was kept"
-        return f"{steps} steps in place of {steps + self.cut_short}: {kept}" if self.cut_short else ""
+        if not self.planned or steps == self.planned:
+            return ""
+        became = "slower" if steps < self.planned else "faster"
+        return (
+            f"{steps} steps in place of {self.planned}: the machine became {became} than it was when its first steps were timed, and "
+            "training.minutes was kept"
+        )
 
     def _untrained(self) -> str:
         """A note when the weights before the first step did best on the validation part."""

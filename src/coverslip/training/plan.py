@@ -15,6 +15,8 @@ CHECKS = 100
 """How often in a fit it is asked whether the time will do."""
 EARLY = 0.1
 """Share of the steps, or of their time, from which nothing is concluded yet."""
+MANY_MORE = 1.1
+"""Times as many steps as are planned, beyond which a budget that holds them gets them: a plan that stands can be repeated."""
 
 
 @dataclass(frozen=True)
@@ -67,24 +69,27 @@ def make_plan(config: RunConfig, rows: int, validation: int, trial: Trial, secon
 
 
 class Pace:
-    """Keeps a fit to its budget where the machine becomes slower than it was when its steps were timed.
+    """Keeps a fit to its budget where the machine becomes slower, or much faster, than it was when its steps were timed.
+
+    Attributes:
+        steps: from the first one on, as they are planned by now.
 
     Args:
-        planned: steps from the first one on, as they were planned.
+        planned: steps at the beginning.
         seconds: the budget, from now on.
         clock: tells the time, in seconds.
     """
 
     def __init__(self, planned: int, seconds: float, clock: Callable[[], float] = time.perf_counter) -> None:
-        self.planned, self.seconds, self.clock = planned, seconds, clock
+        self.planned, self.steps, self.seconds, self.clock = planned, planned, seconds, clock
         self.began = self.first_step = clock()
 
     def start(self) -> None:
         """The first step begins: what came before it says nothing of the steps."""
         self.first_step = self.clock()
 
-    def steps(self, taken: int) -> int:
-        """How many steps there will be: those that were planned, or as many as the budget holds at the pace of those taken.
+    def ask(self, taken: int) -> int:
+        """How many steps there will be: fewer where the budget holds fewer at the pace of those taken, more where it holds many more.
 
         Nothing is concluded from the first of them, up to a tenth of the steps or of the budget.
 
@@ -93,7 +98,9 @@ class Pace:
         """
         now = self.clock()
         spent = now - self.first_step
-        if taken < EARLY * self.planned and spent < EARLY * self.seconds:
-            return self.planned
-        left = self.began + self.seconds - now
-        return min(self.planned, taken + max(1, int(left * taken / max(spent, 1e-9))))
+        if spent > 0 and (taken >= EARLY * self.planned or spent >= EARLY * self.seconds):
+            left = SAFETY * self.seconds + self.began - now
+            held = taken + max(1, int(left * taken / spent))
+            full = taken + max(1, int((left + (1 - SAFETY) * self.seconds) * taken / spent))
+            self.steps = full if full < self.steps else held if held > MANY_MORE * self.steps else self.steps
+        return self.steps

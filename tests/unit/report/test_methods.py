@@ -79,6 +79,16 @@ def test_in_which_precision(folder: Path, tmp_path: Path, regime: str, facts: di
     assert f"They ran on cpu{said}" in text_for(run, training={"regime": regime})
 
 
+@pytest.mark.parametrize(("kept", "said"), [(0, True), (9, False)])
+def test_weights_of_before_the_first_step_are_told(folder: Path, tmp_path: Path, kept: int, said: bool) -> None:
+    run = shutil.copytree(folder, tmp_path / "run")
+    rows = [{"fold": "", "phase": "all", "step": step, "kept": True if step == kept else None} for step in (0, 9)]
+    pd.DataFrame(rows).to_csv(run / "history.csv", index=False)
+    text = text_for(run, training={"regime": "finetune", "steps": 1})
+    assert ("the weights before the first of these steps did best" in text) == said
+    assert ", for 1 step of 32 images" in text
+
+
 def test_folds_without_a_test_part(folder: Path, tmp_path: Path) -> None:
     alone = shutil.copytree(folder, tmp_path / "alone")
     pd.read_csv(alone / "split.csv").assign(part="train").to_csv(alone / "split.csv", index=False)
