@@ -226,7 +226,7 @@ class _Study:
         return True
 
     def _without_its_model(self) -> Iterator[PlannedRun]:
-        """The leading run, when its trained model is to be kept and is not there."""
+        """The leading run, when its trained model is to be kept and is not there; who leads is asked when it is taken."""
         best = self.best
         if self.bundles == "best" and best is not None and not (self.place.run_folder(best) / "bundle").is_dir():
             yield next(run for run in self.comparison.runs if run.model_id == best)

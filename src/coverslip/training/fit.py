@@ -20,6 +20,7 @@ from coverslip.models.hardware import keeping_memory, repeatable
 from coverslip.network import Network, chunks
 from coverslip.runtime import Progress, hash_text, no_progress
 from coverslip.structures import FloatArray, IntArray
+from coverslip.training import notes
 from coverslip.training.checkpoint import State
 from coverslip.training.extractor import Arithmetic, Features, choose_runtime
 from coverslip.training.features import FeatureStore
@@ -37,8 +38,6 @@ WARM_UP = 4
 """Images that go through before the clock starts."""
 MAPS_SHARE = 0.4
 """Share of a budget in minutes that the maps of frozen first layers may take: beyond it, fewer augmented copies are made."""
-LATE = 0.6
-"""Share of a budget in minutes from which it is told that it went by before the first step."""
 LEAST_COPIES = 1
 """Augmented copies that are made however small the budget is."""
 
@@ -202,17 +201,10 @@ def fit(
         taken = learner.run(plan, pace, on_plan)
         seconds = time.perf_counter() - loop_began
         speed = taken * learner.stream.batch_size / max(seconds, 1e-9)
-        late = _late(60.0 * minutes, left) if minutes is not None and left is not None and budgeted else ""
+        late = notes.late(60.0 * minutes, left) if minutes is not None and left is not None and budgeted else ""
         note = "; ".join(filter(None, (late, learner.note)))
         steps, whole = learner.history[-1]["step"], time.perf_counter() - began
         return Fitted(network, learner.history, steps, whole, speed, features_by=computed_by, note=note)
-
-
-def _late(budget: float, left: float) -> str:
-    """A note when most of a budget, both in seconds, went by before the first step of all layers."""
-    spent = budget - left
-    first = "the features of the frozen backbone and a first head, or maps of frozen layers, took"
-    return f"{first} {spent:.0f} s, and training.minutes allows {budget:.0f} s for all" if spent > LATE * budget else ""
 
 
 def feature_store(

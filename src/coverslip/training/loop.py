@@ -23,6 +23,7 @@ from coverslip.models.hardware import wait_for
 from coverslip.network import Network, chunks
 from coverslip.runtime import Progress, derived_seed
 from coverslip.structures import FloatArray, IntArray
+from coverslip.training import notes
 from coverslip.training.averaging import RunningAverage
 from coverslip.training.batches import Batch, TimedStep, make_batch, make_batch_of_maps, make_share
 from coverslip.training.checkpoint import State, load_checkpoint, save_checkpoint
@@ -277,37 +278,14 @@ class Learner:
     @property
     def note(self) -> str:
         """What a reader of the numbers has to know about the fit; empty when all went well."""
-        if not self.diverged:
-            return "; ".join(filter(None, (self._untrained(), self._replanned())))
-        kept = f"those of step {self.best.step}" if self.best.step else "those before the first step of all layers"
-        return (
-            f"training.learning_rate = {self.config.training.learning_rate} is too large: by step {self.history[-1]['step']} the weights "
-            f"were no longer finite numbers, and {kept} are kept; make it smaller"
-        )
-
-    def _replanned(self) -> str:
-        """A note when the budget held another number of steps than was planned."""
-        steps = self.history[-1]["step"] if self.history else 0
-        if not self.planned or steps == self.planned:
-            return ""
-        became = "slower" if steps < self.planned else "faster"
-        return (
-            f"{steps} steps in place of {self.planned}: the machine became {became} than it was when its first steps were timed, and "
-            "training.minutes was kept"
-        )
-
-    def _untrained(self) -> str:
-        """A note when the weights before the first step did best on the validation part."""
-        steps = self.history[-1]["step"] if self.history else 0
-        if self.best.step or not steps or not len(self.validation):
-            return ""
-        head_learned = self.config.training.frozen_first and self.config.model.weights != "none"
-        what = "all layers but the head are as they were" if head_learned else "the model is as it was before it learned"
-        return (
-            f"on the {len(self.validation)} validation images the weights after {steps} step{'' if steps == 1 else 's'} did no better "
-            f"than those before the first, which are kept: {what}. A larger validation part tells better; "
-            "split.validation = 0 keeps the last weights"
-        )
+        training, steps = self.config.training, self.history[-1]["step"] if self.history else 0
+        if self.diverged:
+            return notes.diverged(training.learning_rate, steps, self.best.step)
+        said = [notes.replanned(steps, self.planned or steps)]
+        if steps and not self.best.step and len(self.validation):
+            head_learned = bool(training.frozen_first) and self.config.model.weights != "none"
+            said.insert(0, notes.untrained(steps, len(self.validation), head_learned=head_learned))
+        return "; ".join(filter(None, said))
 
     def _judge(self, row: HistoryRow) -> None:
         own = self.validation[self.ranks.part(len(self.validation))]

@@ -99,8 +99,6 @@ class Pace:
         now = self.clock()
         spent = now - self.first_step
         if spent > 0 and (taken >= EARLY * self.planned or spent >= EARLY * self.seconds):
-            left = SAFETY * self.seconds + self.began - now
-            held = taken + max(1, int(left * taken / spent))
-            full = taken + max(1, int((left + (1 - SAFETY) * self.seconds) * taken / spent))
-            self.steps = full if full < self.steps else held if held > MANY_MORE * self.steps else self.steps
+            most, safe = (taken + max(1, int((share * self.seconds + self.began - now) * taken / spent)) for share in (1.0, SAFETY))
+            self.steps = most if most < self.steps else safe if safe > MANY_MORE * self.steps else self.steps
         return self.steps
